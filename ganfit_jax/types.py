@@ -161,6 +161,7 @@ class Models(NamedTuple):
     shape: ShapeModel
     texture: Any  # LinearTexture or a texture generator
     recogniser: Recogniser | None
+    stiffness: Any = None  # [n_e] multiplies the expression prior, unit by unit; None = 1
 
 
 class ModelInfo(NamedTuple):

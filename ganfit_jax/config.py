@@ -1,0 +1,140 @@
+"""Settings of a fit: plain dataclasses, their defaults and the presets.
+
+A setting that a term of the energy weighs with lives in `Weights` and nowhere else. A weight of 0 removes the term,
+and the network it needs, from the compiled program.
+"""
+
+import dataclasses
+
+TERMS = (
+    "identity",
+    "second_identity",
+    "content",
+    "pixel",
+    "landmark",
+    "shape",
+    "expression",
+    "texture",
+    "light",
+)
+
+
+@dataclasses.dataclass
+class Weights:
+    """The lambdas of E(p) = sum_k lambda_k L_k(p); each loss is scaled as its function in `losses` says."""
+
+    identity: float = 3.0
+    second_identity: float = 2.0
+    content: float = 0.5
+    pixel: float = 8.0
+    landmark: float = 0.05
+    shape: float = 0.002
+    expression: float = 0.02
+    texture: float = 0.0008
+    light: float = 1.0
+
+
+@dataclasses.dataclass
+class Rates:
+    """Learning rates of Adam per parameter group, in the units of the group; 0 keeps the group fixed."""
+
+    shape: float = 0.0
+    texture: float = 0.0
+    expression: float = 0.0
+    rotation: float = 0.0
+    translation: float = 0.0  # a fraction of the distance to the camera
+    focal: float = 0.0
+    light: float = 0.0
+
+
+@dataclasses.dataclass
+class Stage:
+    """One record of the schedule: which terms act, for how many steps, on which parameters."""
+
+    name: str = "fit"
+    steps: int = 100
+    terms: tuple[str, ...] = TERMS
+    rates: Rates = dataclasses.field(default_factory=Rates)
+    final_rate: float = 0.1  # the cosine schedule ends at this fraction of the rates
+
+
+@dataclasses.dataclass
+class SecondRender:
+    """How the second render's pose, expression and light are drawn at each step."""
+
+    size: int = 160  # side of the render, pixels
+    yaw: float = 0.25  # standard deviations, radians
+    pitch: float = 0.10
+    roll: float = 0.05
+    expression: float = 0.4  # largest blendshape weight
+    expressed: float = 0.06  # share of blendshapes that are not zero
+    light: float = 0.15  # standard deviation of light colours
+    focal: float = 4.0  # image sides
+
+
+def _align() -> Stage:
+    rates = Rates(shape=0.05, expression=0.02, rotation=0.01, translation=0.005)
+    return Stage("align", 80, ("landmark", "shape", "expression"), rates)
+
+
+def _full() -> Stage:
+    rates = Rates(
+        shape=0.04, texture=0.06, expression=0.01, rotation=0.002, translation=0.0006, focal=0.002, light=0.012
+    )
+    return Stage("full", 90, TERMS, rates)
+
+
+@dataclasses.dataclass
+class Config:
+    """Everything that a fit needs beside the photos."""
+
+    size: int = 256  # side of the fitting window, pixels
+    focal: float = 4.0  # first guess of the focal length, window sides
+    shape_model: str = "face"
+    texture_model: str = "albedo"
+    recogniser: str = "dlib"
+    detector: str = "auto"
+    seed: int = 0
+    chunk: int = 10  # steps between two reports
+    weights: Weights = dataclasses.field(default_factory=Weights)
+    second: SecondRender = dataclasses.field(default_factory=SecondRender)
+    align: Stage = dataclasses.field(default_factory=_align)
+    full: Stage = dataclasses.field(default_factory=_full)
+
+
+def fast() -> Config:
+    """The default: 256 px window, linear texture, dlib's network; made for a laptop's processor."""
+    return Config()
+
+
+def paper() -> Config:
+    """The published method as far as it is known; figures recalled from the paper, unverified.
+
+    ArcFace iResNet-50, whose weights the user supplies as ``arcface_iresnet50.npz``; a texture of 512 x 512 comes with
+    the texture model that is named. The paper's landmark weight (0.001) counts squared pixels of its 224-pixel
+    window; `losses.landmark` counts squared percents of the window, hence 0.001 * 2.24^2.
+    """
+    rate = 0.01
+    rates = Rates(shape=rate, texture=rate, expression=rate, rotation=rate, translation=rate, focal=rate, light=rate)
+    return Config(
+        size=512,
+        recogniser="arcface_iresnet50.npz",
+        detector="face-alignment",
+        weights=Weights(
+            identity=2.0,
+            second_identity=2.0,
+            content=50.0,
+            pixel=1.0,
+            landmark=0.001 * 2.24**2,
+            shape=0.05,
+            expression=0.01,
+            texture=0.01,
+            light=0.01,
+        ),
+        second=SecondRender(size=224, expression=0.5, expressed=1.0),
+        align=Stage("align", 200, ("landmark", "shape", "expression"), rates),
+        full=Stage("full", 400, TERMS, rates),
+    )
+
+
+PRESETS = {"fast": fast, "paper": paper}

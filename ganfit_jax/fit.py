@@ -1,0 +1,163 @@
+"""The fit: stages run by one loop, Adam steps inside a compiled scan, every parameter group with its own rate."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ganfit_jax import morphable
+from ganfit_jax.camera import initial_camera
+from ganfit_jax.config import Config, Rates, SecondRender, Stage, Weights
+from ganfit_jax.energy import Static, clean, energy
+from ganfit_jax.types import Camera, Fit, Identity, Light, Models, Observation, Params, View
+
+Callback = Callable[[str, int, int, dict[str, float]], None]
+ADAM = optax.scale_by_adam(b1=0.9, b2=0.99)
+
+
+class State(NamedTuple):
+    params: Params
+    moments: Any  # state of Adam
+    rejected: Float[Array, ""]  # number of steps that were not finite
+
+
+def initial_params(observations: Observation, models: Models, focal: float, size: int) -> Params:
+    """Mean face and texture, poses in closed form from the landmarks, neutral light from the camera's side.
+
+    `observations` has a leading photo axis; `focal` is in window sides.
+    """
+    observations = clean(observations)
+    n, n_e = observations.landmarks.shape[0], models.shape.expression_basis.shape[0]
+    n_s, n_t = models.shape.identity_basis.shape[0], models.texture.basis.shape[0]
+    identity = Identity(jnp.zeros(n_s), jnp.zeros(n_t))
+    points = morphable.landmarks(models.shape, models.shape.mean, jnp.zeros(3))[17:]
+
+    def camera(landmarks: Float[Array, "68 2"], confidence: Float[Array, "68"]) -> Camera:
+        return initial_camera(points, landmarks[17:], confidence[17:], jnp.log(jnp.float32(focal)), size)
+
+    light = Light(jnp.array([0.0, 0.3, 1.0]), jnp.full(3, 0.5), jnp.full(3, 0.75))
+    light = jax.tree.map(lambda x: jnp.broadcast_to(x[None], (n, 3)), light)
+    cameras = jax.vmap(camera)(observations.landmarks, observations.confidence)
+    return Params(identity, View(jnp.full((n, n_e), 0.01), cameras, light))
+
+
+def rate_tree(rates: Rates, photos: int) -> Params:
+    """The learning rates as a pytree like `Params`; the depth of the camera moves five times as fast as x and y."""
+    camera = Camera(
+        jnp.full((photos, 3), rates.rotation),
+        jnp.tile(1000.0 * rates.translation * jnp.array([[1.0, 1.0, 5.0]]), (photos, 1)),
+        jnp.full(photos, rates.focal),
+    )
+    light = jnp.full((photos, 3), rates.light)
+    view = View(jnp.full((photos, 1), rates.expression), camera, Light(light, light, light))
+    return Params(Identity(jnp.full(1, rates.shape), jnp.full(1, rates.texture)), view)
+
+
+def active(weights: Weights, stage: Stage) -> dict[str, float]:
+    """The terms of a stage that have a weight, with it."""
+    return {name: float(getattr(weights, name)) for name in stage.terms if getattr(weights, name) != 0}
+
+
+def step(
+    state: State,
+    key: PRNGKeyArray,
+    scale: Float[Array, ""],
+    observations: Observation,
+    models: Models,
+    weights: dict[str, Array],
+    rates: Params,
+    spread: dict[str, Array],
+    static: Static,
+) -> tuple[State, dict[str, Array]]:
+    """One Adam step, its rates times `scale`; expressions stay in [0, 1]. A step that is not finite changes nothing."""
+    objective = partial(energy, observations=observations, models=models, weights=weights, key=key, spread=spread)
+    value = jax.value_and_grad(lambda p: objective(p, static=static), has_aux=True)
+    (total, terms), gradient = value(state.params)
+    updates, moments = ADAM.update(gradient, state.moments)
+    params = jax.tree.map(lambda p, u, r: p - scale * r * u, state.params, updates, rates)
+    expression = jnp.clip(params.views.expression, 0.0, 1.0)
+    params = params._replace(views=params.views._replace(expression=expression))
+    finite = jnp.isfinite(total) & jnp.all(
+        jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((gradient, params))])
+    )
+    kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), (params, moments), (state.params, state.moments))
+    return State(*kept, state.rejected + jnp.where(finite, 0.0, 1.0)), terms | {"total": total}
+
+
+def chunk(state: State, keys: PRNGKeyArray, scales: Float[Array, "n"], *constants: Any, static: Static) -> Any:
+    """`step` scanned over keys and scales; returns the state and every term's values."""
+    return jax.lax.scan(lambda s, x: step(s, x[0], x[1], *constants, static=static), state, (keys, scales))
+
+
+compiled_chunk = jax.jit(chunk, static_argnames="static")
+
+
+def as_arrays(second: SecondRender) -> dict[str, Array]:
+    names = ("yaw", "pitch", "roll", "expression", "expressed", "light", "focal")
+    return {name: jnp.float32(getattr(second, name)) for name in names}
+
+
+def run_stage(
+    params: Params,
+    observations: Observation,
+    models: Models,
+    config: Config,
+    stage: Stage,
+    key: PRNGKeyArray,
+    callback: Callback | None = None,
+) -> tuple[Params, dict[str, np.ndarray], int]:
+    """Runs one stage; returns the parameters, the trace of every term and the number of rejected steps.
+
+    The callback is called after every chunk with the stage's name, the steps done, the steps to do and the terms.
+    """
+    weights = {name: jnp.float32(value) for name, value in active(config.weights, stage).items()}
+    rates = rate_tree(stage.rates, observations.weight.shape[0])
+    time = np.arange(stage.steps) / max(stage.steps, 1)
+    scales = jnp.float32(stage.final_rate + (1 - stage.final_rate) * 0.5 * (1 + np.cos(np.pi * time)))
+    keys = jax.random.split(key, stage.steps)
+    spread, static = as_arrays(config.second), Static(config.size, config.second.size)
+    state = State(params, ADAM.init(params), jnp.float32(0))
+    parts = [(keys[i : i + config.chunk], scales[i : i + config.chunk]) for i in range(0, stage.steps, config.chunk)]
+    traces, done = [], 0
+    for part_keys, part_scales in parts:
+        with jax.transfer_guard("disallow"):
+            state, terms = compiled_chunk(
+                state, part_keys, part_scales, observations, models, weights, rates, spread, static=static
+            )
+        traces.append(jax.device_get(terms))
+        done += len(part_keys)
+        if callback is not None:
+            callback(stage.name, done, stage.steps, {k: float(v[-1]) for k, v in traces[-1].items()})
+    trace = {k: np.concatenate([t[k] for t in traces]) for k in traces[0]} if traces else {}
+    return state.params, trace, int(state.rejected)
+
+
+def fit(
+    observations: Observation,
+    models: Models,
+    config: Config,
+    key: PRNGKeyArray,
+    callback: Callback | None = None,
+    params: Params | None = None,
+) -> Fit:
+    """Fits one person to all photos in `observations` (leading photo axis): the landmarks first, then everything.
+
+    `Fit.trace` holds every term at every step under "stage/term"; `Fit.ok` is False where steps were rejected
+    because they were not finite. `params` continues from given parameters.
+    """
+    if params is None:
+        params = jax.jit(initial_params, static_argnames="size")(observations, models, config.focal, config.size)
+    trace, rejected = {}, 0
+    for number, stage in enumerate((config.align, config.full)):
+        if stage.steps == 0:
+            continue
+        stage_key = jax.random.fold_in(key, number)
+        params, terms, bad = run_stage(params, observations, models, config, stage, stage_key, callback)
+        trace |= {f"{stage.name}/{name}": values for name, values in terms.items()}
+        rejected += bad
+    return Fit(params, trace, rejected == 0)
