@@ -1,0 +1,92 @@
+"""Inference-only layers shared by the recognition networks: NHWC, float32, batch normalisation folded."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+
+class Conv(nnx.Module):
+    """2D convolution with bias: ``y = W * x + b``, ``padding`` pixels of zeros on every side.
+
+    ``groups`` is the number of channel groups (equal to ``inputs`` for a depthwise convolution).
+    """
+
+    def __init__(self, inputs: int, outputs: int, side: int, stride: int = 1, padding: int = 0, groups: int = 1):
+        self.kernel = nnx.Param(jnp.zeros((side, side, inputs // groups, outputs), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
+        self.stride, self.padding, self.groups = stride, padding, groups
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
+        y = jax.lax.conv_general_dilated(
+            x,
+            self.kernel[...],
+            window_strides=(self.stride, self.stride),
+            padding=[(self.padding, self.padding)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
+        )
+        return y + self.bias[...][None, None, None, :]
+
+
+class Affine(nnx.Module):
+    """A batch normalisation with fixed statistics: ``y = scale x + bias`` per channel (last axis)."""
+
+    def __init__(self, channels: int):
+        self.scale = nnx.Param(jnp.ones((channels,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        return x * self.scale[...][None, None, None, :] + self.bias[...][None, None, None, :]
+
+
+class PReLU(nnx.Module):
+    """``y = x`` where x > 0, ``slope x`` elsewhere; one slope per channel."""
+
+    def __init__(self, channels: int):
+        self.slope = nnx.Param(jnp.zeros((channels,), jnp.float32))
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        return jnp.where(x > 0, x, x * self.slope[...][None, None, None, :])
+
+
+class Dense(nnx.Module):
+    """``y = x W + b``."""
+
+    def __init__(self, inputs: int, outputs: int):
+        self.kernel = nnx.Param(jnp.zeros((inputs, outputs), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
+
+    def __call__(self, x: Float[Array, "n i"]) -> Float[Array, "n o"]:
+        return jnp.dot(x, self.kernel[...]) + self.bias[...][None, :]
+
+
+def _every_second(x: Float[Array, "n h w c"], start: int, count: int, axis: int) -> Float[Array, "n h2 w2 c"]:
+    return jax.lax.slice_in_dim(x, start, start + 2 * (count - 1) + 1, stride=2, axis=axis)
+
+
+def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
+    """3x3 maximum, stride 2, no padding.
+
+    Written as maxima of strided slices: the gradient of ``reduce_window`` is a scatter, which is slow on CPU.
+    """
+    for axis in (1, 2):
+        count = (x.shape[axis] - 3) // 2 + 1
+        first, second, third = (_every_second(x, start, count, axis) for start in range(3))
+        x = jnp.maximum(jnp.maximum(first, second), third)
+    return x
+
+
+def average_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
+    """2x2 mean, stride 2, no padding: an odd last row or column is left out."""
+    for axis in (1, 2):
+        count = x.shape[axis] // 2
+        x = (_every_second(x, 0, count, axis) + _every_second(x, 1, count, axis)) * 0.5
+    return x
+
+
+def add_padded(a: Float[Array, "n h1 w1 c1"], b: Float[Array, "n h2 w2 c2"]) -> Float[Array, "n h w c"]:
+    """The sum of two maps, each padded with zeros at the end of every axis to the larger of the two sizes."""
+    target = tuple(max(m, n) for m, n in zip(a.shape, b.shape, strict=True))
+    padded = (jnp.pad(x, [(0, t - s) for t, s in zip(target, x.shape, strict=True)]) for x in (a, b))
+    return sum(padded, start=jnp.zeros((), jnp.float32))
