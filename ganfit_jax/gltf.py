@@ -95,6 +95,7 @@ def glb_bytes(
     expression: Float[AnyArray, "n_e"],
     albedo: Float[AnyArray, "s s 3"],
     expression_names: Sequence[str],
+    morph_normals: bool = True,
 ) -> bytes:
     """A binary glTF 2.0 file: one textured mesh, one morph target per expression, the given weights applied.
 
@@ -104,6 +105,7 @@ def glb_bytes(
       expression: default weights of the morph targets.
       albedo: sRGB texture in [0, 1].
       expression_names: names of the morph targets (`extras.targetNames`).
+      morph_normals: whether the morph targets move the normals too; most viewers do not recompute them.
 
     Morph offsets are sparse accessors: most expressions move a small part of the face.
     """
@@ -129,13 +131,11 @@ def glb_bytes(
     indices = _dense(gltf, blob, mesh.faces.ravel().astype(_index_type(len(uv))), target=34963)
     targets = []
     for offset in offsets:
-        bend = vertex_normals(positions + offset, faces) - normals
-        targets.append(
-            {
-                "POSITION": _sparse(gltf, blob, offset[mesh.vertices], NEGLIGIBLE_OFFSET),
-                "NORMAL": _sparse(gltf, blob, bend[mesh.vertices], NEGLIGIBLE_NORMAL),
-            }
-        )
+        target = {"POSITION": _sparse(gltf, blob, offset[mesh.vertices], NEGLIGIBLE_OFFSET)}
+        if morph_normals:
+            bend = vertex_normals(positions + offset, faces) - normals
+            target["NORMAL"] = _sparse(gltf, blob, bend[mesh.vertices], NEGLIGIBLE_NORMAL)
+        targets.append(target)
     image = _view(gltf, blob, png_bytes(albedo))
     gltf |= {
         "asset": {"version": "2.0", "generator": "ganfit-jax"},
