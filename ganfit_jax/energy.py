@@ -60,7 +60,7 @@ def clean(observations: Observation) -> Observation:
 
 def chip_of(models: Models, image: Float[Array, "h w 3"], landmarks: Float[Array, "68 2"]) -> Float[Array, "s s 3"]:
     """The recogniser's aligned chip of a render; no gradient flows through the alignment."""
-    return align.chip(models.recogniser.spec, image, jax.lax.stop_gradient(landmarks))
+    return align.aligned_chip(models.recogniser.spec, image, jax.lax.stop_gradient(landmarks))
 
 
 def energy(
@@ -142,7 +142,7 @@ def network_terms(
     The second render belongs to the person, not to a photo: it is compared with every photo's features.
     """
     stack = [x for x in (chips, None if second is None else second[None]) if x is not None]
-    seen = jax.vmap(lambda chip: features(models.recogniser, chip))(jnp.concatenate(stack))
+    seen = features(models.recogniser, jnp.concatenate(stack))
     metric = models.recogniser.spec.metric
     terms = {}
     first = jax.tree.map(lambda x: x[: share.shape[0]], seen)

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ganfit_jax import morphable
 from ganfit_jax.camera import initial_camera
 from ganfit_jax.config import Config, Rates, SecondRender, Stage, Weights
-from ganfit_jax.energy import Static, clean, energy
-from ganfit_jax.types import Camera, Fit, Identity, Light, Models, Observation, Params, View
+from ganfit_jax.energy import IMAGE_TERMS, NETWORK_TERMS, Static, clean, energy
+from ganfit_jax.types import Camera, Fit, Identity, Light, Models, Observation, Params, ShapeModel, View
 
 Callback = Callable[[str, int, int, dict[str, float]], None]
 ADAM = optax.scale_by_adam(b1=0.9, b2=0.99)
@@ -97,6 +97,16 @@ def chunk(state: State, keys: PRNGKeyArray, scales: Float[Array, "n"], *constant
 compiled_chunk = jax.jit(chunk, static_argnames="static")
 
 
+@partial(jax.jit, static_argnames="static")
+def compiled_people_chunk(state, keys, scales, observations, *constants, static):
+    """`chunk` for many people at once: state, keys and observations have a leading people axis."""
+
+    def one(s, k, o):
+        return chunk(s, k, scales, o, *constants, static=static)
+
+    return jax.vmap(one)(state, keys, observations)
+
+
 def as_arrays(second: SecondRender) -> dict[str, Array]:
     names = ("yaw", "pitch", "roll", "expression", "expressed", "light", "focal")
     return {name: jnp.float32(getattr(second, name)) for name in names}
@@ -110,31 +120,39 @@ def run_stage(
     stage: Stage,
     key: PRNGKeyArray,
     callback: Callback | None = None,
-) -> tuple[Params, dict[str, np.ndarray], int]:
+) -> tuple[Params, dict[str, np.ndarray], Any]:
     """Runs one stage; returns the parameters, the trace of every term and the number of rejected steps.
 
-    The callback is called after every chunk with the stage's name, the steps done, the steps to do and the terms.
+    Arrays with a people axis in front of the photo axis fit many people at once; trace and rejected steps then have it
+    too. The callback is called after every chunk with the stage's name, the steps done, the steps to do and the
+    (mean) terms.
     """
+    people = observations.weight.shape[:-1]
     weights = {name: jnp.float32(value) for name, value in active(config.weights, stage).items()}
-    rates = rate_tree(stage.rates, observations.weight.shape[0])
+    if not weights.keys() & (IMAGE_TERMS | NETWORK_TERMS):
+        models = models._replace(shape=landmark_model(models.shape))
+    rates = rate_tree(stage.rates, observations.weight.shape[-1])
     time = np.arange(stage.steps) / max(stage.steps, 1)
     scales = jnp.float32(stage.final_rate + (1 - stage.final_rate) * 0.5 * (1 + np.cos(np.pi * time)))
-    keys = jax.random.split(key, stage.steps)
-    spread, static = as_arrays(config.second), Static(config.size, config.second.size)
-    state = State(params, ADAM.init(params), jnp.float32(0))
-    parts = [(keys[i : i + config.chunk], scales[i : i + config.chunk]) for i in range(0, stage.steps, config.chunk)]
-    traces, done = [], 0
-    for part_keys, part_scales in parts:
+    keys = jax.random.split(key, (*people, stage.steps))
+    constants = (models, weights, rates, as_arrays(config.second))
+    moments = jax.vmap(ADAM.init)(params) if people else ADAM.init(params)
+    state = State(params, moments, jnp.zeros(people))
+    run = partial(
+        compiled_people_chunk if people else compiled_chunk, static=Static(config.size, config.second.size)
+    )
+    spans = [slice(i, i + config.chunk) for i in range(0, stage.steps, config.chunk)]
+    parts = [(keys[..., span], scales[span]) for span in spans]
+    traces = []
+    for span, (part_keys, part_scales) in zip(spans, parts, strict=True):
         with jax.transfer_guard("disallow"):
-            state, terms = compiled_chunk(
-                state, part_keys, part_scales, observations, models, weights, rates, spread, static=static
-            )
+            state, terms = run(state, part_keys, part_scales, observations, *constants)
         traces.append(jax.device_get(terms))
-        done += len(part_keys)
         if callback is not None:
-            callback(stage.name, done, stage.steps, {k: float(v[-1]) for k, v in traces[-1].items()})
-    trace = {k: np.concatenate([t[k] for t in traces]) for k in traces[0]} if traces else {}
-    return state.params, trace, int(state.rejected)
+            latest = {name: float(np.mean(values[..., -1])) for name, values in traces[-1].items()}
+            callback(stage.name, min(span.stop, stage.steps), stage.steps, latest)
+    trace = {name: np.concatenate([t[name] for t in traces], axis=-1) for name in traces[0]} if traces else {}
+    return state.params, trace, jax.device_get(state.rejected)
 
 
 def fit(
@@ -147,11 +165,13 @@ def fit(
 ) -> Fit:
     """Fits one person to all photos in `observations` (leading photo axis): the landmarks first, then everything.
 
-    `Fit.trace` holds every term at every step under "stage/term"; `Fit.ok` is False where steps were rejected
-    because they were not finite. `params` continues from given parameters.
+    With a people axis before the photo axis, fits many people independently in one program. `Fit.trace` holds every
+    term at every step under "stage/term"; `Fit.ok` is False where steps were rejected because they were not finite.
+    `params` continues from given parameters.
     """
     if params is None:
-        params = jax.jit(initial_params, static_argnames="size")(observations, models, config.focal, config.size)
+        start = partial(initial_params, models=models, focal=config.focal, size=config.size)
+        params = jax.jit(jax.vmap(start) if observations.weight.ndim > 1 else start)(observations)
     trace, rejected = {}, 0
     for number, stage in enumerate((config.align, config.full)):
         if stage.steps == 0:
@@ -159,5 +179,27 @@ def fit(
         stage_key = jax.random.fold_in(key, number)
         params, terms, bad = run_stage(params, observations, models, config, stage, stage_key, callback)
         trace |= {f"{stage.name}/{name}": values for name, values in terms.items()}
-        rejected += bad
-    return Fit(params, trace, rejected == 0)
+        rejected = rejected + bad
+    return Fit(params, trace, np.asarray(rejected == 0))
+
+
+def landmark_model(model: ShapeModel) -> ShapeModel:
+    """The part of a shape model that its landmarks need: the same landmarks from a twentieth of the vertices.
+
+    Vertices that carry no landmark and no contour candidate are dropped; the chart is emptied.
+    """
+    faces = np.unique(np.concatenate([np.ravel(model.landmark_faces), np.ravel(model.contour_faces)]))
+    kept, corners = np.unique(np.asarray(model.faces)[faces], return_inverse=True)
+    return ShapeModel(
+        mean=model.mean[kept],
+        identity_basis=model.identity_basis[:, kept],
+        expression_basis=model.expression_basis[:, kept],
+        faces=jnp.asarray(corners.reshape(-1, 3), jnp.int32),
+        uv=jnp.zeros((1, 2)),
+        uv_faces=jnp.zeros((len(faces), 3), jnp.int32),
+        landmark_faces=jnp.asarray(np.searchsorted(faces, model.landmark_faces), jnp.int32),
+        landmark_barycentric=model.landmark_barycentric,
+        contour_faces=jnp.asarray(np.searchsorted(faces, model.contour_faces), jnp.int32),
+        contour_barycentric=model.contour_barycentric,
+        regions=jax.tree.map(lambda mask: mask[kept], model.regions),
+    )

@@ -1,0 +1,83 @@
+"""A folder of unwrapped photos -> a linear texture model."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+
+class Maps(NamedTuple):
+    """Albedo maps with visibility weights, as `experiments/build_corpus.py` writes them."""
+
+    names: tuple[str, ...]
+    albedo: Float[np.ndarray, "n s s 3"]  # sRGB, [0, 1]
+    weight: Float[np.ndarray, "n s s"]  # [0, 1]
+
+
+def write_map(folder: Path, name: str, albedo: Float[np.ndarray, "s s 3"], weight: Float[np.ndarray, "s s"]) -> None:
+    """Writes ``NAME.png`` (RGB) and ``NAME.weight.png`` (grey); the colour goes last and marks the pair complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.uint8(np.round(255 * np.clip(weight, 0, 1)))).save(folder / f"{name}.weight.png")
+    Image.fromarray(np.uint8(np.round(255 * np.clip(albedo, 0, 1)))).save(folder / f"{name}.png")
+
+
+def read_maps(folder: Path, names: list[str] | None = None) -> Maps:
+    """Reads all maps of a folder, or those named, in order of name; a map without a weight file counts as all seen."""
+    if names is None:
+        names = sorted(p.stem for p in folder.glob("*.png") if not p.stem.endswith(".weight"))
+    if not names:
+        raise ValueError(f"{folder}: found no maps, expected NAME.png files with optional NAME.weight.png")
+    albedo = [np.asarray(Image.open(folder / f"{n}.png").convert("RGB"), np.float32) / 255 for n in names]
+    weight = []
+    for name, image in zip(names, albedo, strict=True):
+        file = folder / f"{name}.weight.png"
+        seen = np.asarray(Image.open(file), np.float32) / 255 if file.exists() else np.ones(image.shape[:2], np.float32)
+        weight.append(seen)
+    return Maps(tuple(names), np.stack(albedo), np.stack(weight))
+
+
+def weighted_mean(
+    maps: Float[np.ndarray, "n s s 3"], weights: Float[np.ndarray, "n s s"]
+) -> tuple[Float[np.ndarray, "s s 3"], Float[np.ndarray, "s s"]]:
+    """The mean map and the total weight of each texel; each map is first brought to the common tone.
+
+    A texel that only some people show (the scalp) would otherwise take the tone of just those: the mean of the ratio
+    to each map's own tone is multiplied by the mean tone.
+    """
+    total = weights.sum(0)
+    tones = (maps * weights[..., None]).sum((1, 2)) / np.maximum(weights.sum((1, 2)), 1e-6)[:, None]
+    ratios = maps / np.maximum(tones[:, None, None], 1e-3)
+    return (ratios * weights[..., None]).sum(0) / np.maximum(total, 1e-6)[..., None] * tones.mean(0), total
+
+
+def principal_components(
+    maps: Float[np.ndarray, "n d"], weights: Float[np.ndarray, "n d"], components: int, rounds: int = 12
+) -> tuple[Float[np.ndarray, "d"], Float[np.ndarray, "k d"], Float[np.ndarray, "k"]]:
+    """Mean, basis scaled by the standard deviations, and the share of the variance of each component.
+
+    PCA of partly seen vectors: unseen entries are replaced by the model's own reconstruction until it settles (hard
+    expectation-maximisation; Roweis 1998), with components added gradually. `weights` in [0, 1].
+    """
+    n = len(maps)
+    mean = (maps * weights).sum(0) / np.maximum(weights.sum(0), 1e-6)
+    filled = weights * maps + (1.0 - weights) * mean[None]
+    basis, variance = np.zeros((0, maps.shape[1]), np.float32), np.zeros(0)
+    total = 1.0
+    for number in range(rounds):
+        mean = filled.mean(0)
+        centred = filled - mean[None]
+        values, vectors = np.linalg.eigh((centred @ centred.T).astype(np.float64))
+        order = np.argsort(values)[::-1][: min(components, n - 1)]
+        variance, total = values[order] / n, values.sum() / n
+        basis = (vectors[:, order] / np.sqrt(n)).T.astype(np.float32) @ centred
+        # Shrinking by the noise that the dropped components measure keeps unseen texels from running wild.
+        active = max(4, int(len(order) * (number + 1) / rounds))
+        noise = (total - variance[:active].sum()) / max(n - active, 1)
+        scores = vectors[:, order[:active]] * np.sqrt(n) * (variance[:active] / (variance[:active] + noise))[None]
+        if number + 1 < rounds:
+            reconstruction = mean[None] + scores.astype(np.float32) @ basis[:active]
+            filled = weights * maps + (1.0 - weights) * reconstruction
+    signs = np.sign(basis[np.arange(len(basis)), np.abs(basis).argmax(1)])
+    return mean, basis * signs[:, None], variance / total

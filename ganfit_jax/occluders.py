@@ -1,0 +1,103 @@
+"""What hides skin: hair and background by colour, glasses by a small linear classifier. Plain numpy, done once a photo."""
+
+from importlib import resources
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFilter
+
+EYE_CROP = (80, 40)  # width and height of the crop that the glasses classifier sees, pixels
+CELL = 8
+ORIENTATIONS = 8
+
+
+def centre_mask(landmarks: Float[np.ndarray, "68 2"], size: int) -> Float[np.ndarray, "s s"]:
+    """Soft mask in [0, 1] of the middle of the face: brows, eyes, nose, mouth and chin, where everything counts.
+
+    `landmarks` in pixels of an image of side `size`.
+    """
+    inner, chin = landmarks[17:], landmarks[5:12]
+    middle = inner.mean(0)
+    outline = np.concatenate([middle + 1.08 * (inner - middle), middle + 0.9 * (chin - middle)])
+    canvas = Image.new("L", (size, size))
+    ImageDraw.Draw(canvas).polygon([tuple(p) for p in hull(outline)], fill=255)
+    blur = 0.05 * float(np.linalg.norm(landmarks[36] - landmarks[45]))
+    return np.asarray(canvas.filter(ImageFilter.GaussianBlur(blur)), np.float32) / 255.0
+
+
+def hull(points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "m 2"]:
+    """Convex hull of points in the plane, in order."""
+    from scipy.spatial import ConvexHull
+
+    return points[ConvexHull(points).vertices]
+
+
+def skin_weight(
+    image: Float[np.ndarray, "s s 3"], landmarks: Float[np.ndarray, "68 2"], softness: float = 3.0
+) -> Float[np.ndarray, "s s"]:
+    """How much each pixel looks like this face's skin, in [0, 1]; 1 in the middle of the face.
+
+    Log chroma and log brightness of cheeks and nose give a robust Gaussian; a pixel `softness` standard deviations
+    away counts half. Brightness is judged one-sidedly lenient towards shade, as light varies over a face. Keeps hair,
+    glasses' temples, collars and background out of the pixel term and of texture corpora.
+    """
+    size = image.shape[0]
+    colour = np.log(np.clip(image, 0.02, 1.0))
+    bright = colour.mean(-1)
+    values = np.stack([colour[..., 0] - colour[..., 1], colour[..., 1] - colour[..., 2], bright], -1)
+    cheeks = np.zeros((size, size), bool)
+    radius = 0.10 * float(np.linalg.norm(landmarks[36] - landmarks[45]))
+    y, x = np.mgrid[:size, :size] + 0.5
+    for a, b in ((2, 31), (14, 35), (4, 48), (12, 54), (27, 30)):
+        px, py = 0.5 * (landmarks[a] + landmarks[b])
+        cheeks |= (x - px) ** 2 + (y - py) ** 2 < radius**2
+    sample = values[cheeks]
+    if len(sample) < 8:
+        return np.ones((size, size), np.float32)
+    middle = np.median(sample, 0)
+    spread = 1.4826 * np.median(np.abs(sample - middle), 0) + np.array([0.04, 0.04, 0.12])
+    distance = (values - middle) / spread
+    squared = (distance**2).sum(-1) / softness**2
+    likely = np.float32(1.0 / (1.0 + squared**2))
+    smooth = Image.fromarray(np.uint8(255 * likely)).filter(ImageFilter.MedianFilter(5))
+    likely = np.asarray(smooth.filter(ImageFilter.GaussianBlur(size / 256)), np.float32) / 255.0
+    return np.maximum(likely, centre_mask(landmarks, size))
+
+
+def eye_crop(image: Float[np.ndarray, "h w 3"], landmarks: Float[np.ndarray, "68 2"]) -> Float[np.ndarray, "40 80"]:
+    """Grey crop around the eyes, upright, the outer eye corners 48 pixels apart, zero mean and unit variance."""
+    width, height = EYE_CROP
+    eyes, across = 0.5 * (landmarks[36] + landmarks[45]), landmarks[45] - landmarks[36]
+    a, b = across / (0.6 * width)
+    centre = np.array([width / 2, 0.42 * height])
+    shift = eyes - np.array([[a, -b], [b, a]]) @ centre
+    # Two samples a pixel, averaged, against aliasing.
+    matrix = (a / 2, -b / 2, shift[0], b / 2, a / 2, shift[1])
+    photo = Image.fromarray(np.uint8(np.clip(255 * image, 0, 255))).convert("L")
+    crop = photo.transform((2 * width, 2 * height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    grey = np.asarray(crop.resize(EYE_CROP, Image.Resampling.BOX), np.float32)
+    return (grey - grey.mean()) / (grey.std() + 1e-3)
+
+
+def gradient_histogram(grey: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "n"]:
+    """Histograms of oriented gradients: cells of 8 pixels, 8 unsigned orientations, blocks of 2 x 2 cells, L2 norm.
+
+    Dalal and Triggs, CVPR 2005.
+    """
+    dy, dx = np.gradient(grey)
+    strength, angle = np.hypot(dx, dy), np.mod(np.arctan2(dy, dx), np.pi)
+    index = np.minimum((angle / np.pi * ORIENTATIONS).astype(int), ORIENTATIONS - 1)
+    rows, columns = grey.shape[0] // CELL, grey.shape[1] // CELL
+    votes = strength[..., None] * (index[..., None] == np.arange(ORIENTATIONS))
+    cells = votes[: rows * CELL, : columns * CELL].reshape(rows, CELL, columns, CELL, ORIENTATIONS).sum((1, 3))
+    blocks = np.concatenate([cells[:-1, :-1], cells[:-1, 1:], cells[1:, :-1], cells[1:, 1:]], -1)
+    return np.float32(blocks / (np.linalg.norm(blocks, axis=-1, keepdims=True) + 1e-3)).ravel()
+
+
+def glasses_score(image: Float[np.ndarray, "h w 3"], landmarks: Float[np.ndarray, "68 2"]) -> float:
+    """Log odds that the face wears glasses (above 0: likely), by a linear classifier on gradient histograms.
+
+    Trained on public-domain portraits; 'third_party/README.md' has the provenance.
+    """
+    with resources.as_file(resources.files("ganfit_jax.assets") / "glasses.npz") as path, np.load(path) as model:
+        return float(gradient_histogram(eye_crop(image, landmarks)) @ model["weights"] + model["bias"])
