@@ -1,0 +1,16 @@
+"""The albedo of a person (paper: T(p_t)): one signature for every texture model."""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from ganfit_jax.types import LinearTexture
+
+
+def decode(model: LinearTexture, latent: Float[Array, "n_t"]) -> Float[Array, "s s 3"]:
+    """Albedo in sRGB, [0, 1]: ``clip(mean + basis . p_t, 0, 1)``.
+
+    The gradient passes through the clip as if it were not there, so that a texel that has left the range can return.
+    """
+    raw = model.mean + jnp.tensordot(latent, model.basis, axes=1)
+    return raw + lax.stop_gradient(jnp.clip(raw, 0.0, 1.0) - raw)
