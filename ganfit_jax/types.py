@@ -87,6 +87,7 @@ class ShapeModel(NamedTuple):
     contour_faces: Int[Array, "17 c"]  # candidates for each jaw point, from the frontal contour outwards to the ear
     contour_barycentric: Float[Array, "17 c 3"]
     regions: Regions
+    neighbours: Int[Array, "f 3"] | None = None  # `raster.neighbours(faces)`; None = found whenever it is drawn (slow)
 
 
 class LinearTexture(NamedTuple):
