@@ -128,18 +128,15 @@ def save_fit(
 def load_fit(path: str | Path) -> StoredFit:
     """Reads what `save_fit` wrote. Raises `InputError` with one line for anything else."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"{path}: a single array, expected the npz file of a fit")
-            data = {name: archive[name] for name in archive.files}
+        with open(path, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            data = dict(loaded) if isinstance(loaded, Mapping) else {}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except InputError:
-        raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not the npz file of a fit ({type(error).__name__})") from None
-    if "format" not in data or str(data["format"]) != FIT_FORMAT:
-        found = str(data["format"]) if "format" in data else f"arrays {', '.join(sorted(data)[:5])}"
+    if str(data.get("format")) != FIT_FORMAT:
+        found = f"format '{data['format']}'" if "format" in data else f"arrays {sorted(data)[:5]}"
         raise InputError(f"{path}: found {found}, expected an npz with format '{FIT_FORMAT}'")
     try:
         leaves = {name.removeprefix("params."): jnp.asarray(data[name]) for name in data if name.startswith("params.")}

@@ -95,6 +95,7 @@ def losses_plot(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     terms = {name: np.asarray(values, np.float64) for name, values in trace.items()}
     columns = min(3, max(1, len(terms)))
@@ -109,6 +110,10 @@ def losses_plot(
         seen = shown[np.isfinite(shown)]
         if len(seen) and seen.min() > 0 and seen.max() > 3 * seen.min():
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlim(0, max(1, len(shown)))
         for (stage, steps), end in zip(stages, ends, strict=True):
             axes.axvline(end, color="#999999", linewidth=0.8, linestyle=":")
             axes.text(end - steps, 1.0, f" {stage}", transform=axes.get_xaxis_transform(), fontsize=7, va="top")

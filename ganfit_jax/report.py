@@ -90,6 +90,8 @@ def _photo(photo: ReportPhoto) -> str:
 
 def _rows(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
+        if isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+            value = {str(index): item for index, item in enumerate(value)}
         if isinstance(value, Mapping):
             yield from _rows(value, f"{prefix}{name}.")
         else:
@@ -113,7 +115,7 @@ def _table(values: Mapping[str, Any]) -> str:
 
 def _model(role: str, info: ModelInfo) -> str:
     return (
-        f"<h3>{escape(role)}</h3><table><tr><td>Name</td><td>{escape(info.name)}</td></tr>"
+        f'<h3>{escape(role)}</h3><table class="model"><tr><td>Name</td><td>{escape(info.name)}</td></tr>'
         f"<tr><td>SHA-256</td><td><code>{escape(info.sha256)}</code></td></tr>"
-        f"<tr><td>Licence</td><td>{escape(info.licence)}</td></tr></table><br>"
+        f"<tr><td>Licence</td><td>{escape(info.licence)}</td></tr></table>"
     )

@@ -3,8 +3,9 @@
 
 const VERTEX = `#version 300 es
 in vec3 position; in vec3 normal; in vec2 uv;
-uniform mat4 clip; out vec3 world; out vec3 bent; out vec2 texel;
-void main() { world = position; bent = normal; texel = uv; gl_Position = clip * vec4(position, 1.0); }`;
+uniform mat4 clip; uniform float lift; out vec3 world; out vec3 bent; out vec2 texel;
+void main() { world = position; bent = normal; texel = uv; gl_Position = clip * vec4(position, 1.0);
+  gl_Position.z -= lift * gl_Position.w; }`;
 
 const FRAGMENT = `#version 300 es
 precision highp float;
@@ -14,7 +15,7 @@ uniform int mode;  // 0 texture, 1 grey, 2 lines
 out vec4 colour;
 vec3 encode(vec3 c) { return mix(12.92 * c, 1.055 * pow(c, vec3(1.0 / 2.4)) - 0.055, step(0.0031308, c)); }
 void main() {
-  if (mode == 2) { colour = vec4(0.1, 0.45, 0.95, 1.0); return; }
+  if (mode == 2) { colour = vec4(0.03, 0.15, 0.32, 0.4); return; }
   vec3 view = normalize(eye - world);
   vec3 n = normalize(bent);
   if (!gl_FrontFacing) n = -n;
@@ -160,7 +161,7 @@ async function showFace(root, buffer) {
   face.welded = weld(face.positions);
   const program = compile(gl);
   const place = (name) => gl.getUniformLocation(program, name);
-  const uniform = Object.fromEntries(["clip", "eye", "light", "key", "ambient", "mode"].map((n) => [n, place(n)]));
+  const uniform = Object.fromEntries(["clip", "eye", "light", "key", "ambient", "mode", "lift"].map((n) => [n, place(n)]));
   const attribute = (name, width) => {
     const at = gl.getAttribLocation(program, name), store = gl.createBuffer();
     gl.bindBuffer(gl.ARRAY_BUFFER, store);
@@ -220,14 +221,17 @@ async function showFace(root, buffer) {
     gl.uniform1f(uniform.key, 1 - control("ambient").value);
     gl.uniform1f(uniform.ambient, control("ambient").value);
     gl.uniform1i(uniform.mode, control("texture").checked ? 0 : 1);
-    gl.enable(gl.POLYGON_OFFSET_FILL);
-    gl.polygonOffset(1, 1);
+    gl.uniform1f(uniform.lift, 0);
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, triangleStore);
     gl.drawElements(gl.TRIANGLES, face.indices.length, gl.UNSIGNED_INT, 0);
     if (control("wireframe").checked) {
       gl.uniform1i(uniform.mode, 2);
+      gl.uniform1f(uniform.lift, 0.0003);  // about 2 mm towards the eye, in front of the surface that they lie on
       gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, lineStore);
+      gl.enable(gl.BLEND);
+      gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
       gl.drawElements(gl.LINES, lines.length, gl.UNSIGNED_INT, 0);
+      gl.disable(gl.BLEND);
     }
   }
   let waiting = 0;
