@@ -12,11 +12,11 @@ from jaxtyping import Array, Float, Shaped, UInt8
 from PIL import Image
 
 AnyArray = Array | np.ndarray
-AnyImage = Shaped[AnyArray, "h w 3"] | Shaped[AnyArray, "h w"]
+AnyImage = Shaped[AnyArray, "_ _ 3"] | Shaped[AnyArray, "_ _"]
 GAP = 4  # pixels between the pictures of a strip
 
 
-def to_uint8(image: AnyImage) -> UInt8[np.ndarray, "h w 3"]:
+def to_uint8(image: AnyImage) -> UInt8[np.ndarray, "_ _ 3"]:
     """RGB bytes of an image; values outside [0, 1] are clipped, non-finite ones become black."""
     array = np.asarray(image)
     if array.ndim == 2:
@@ -49,7 +49,7 @@ def resize(image: AnyImage, height: int, width: int) -> Float[np.ndarray, "{heig
     return pixels.astype(np.float32) / 255.0
 
 
-def strip(images: Sequence[AnyImage], height: int, gap: int = GAP) -> Float[np.ndarray, "{height} w 3"]:
+def strip(images: Sequence[AnyImage], height: int, gap: int = GAP) -> Float[np.ndarray, "{height} _ 3"]:
     """Images side by side at one height, white between them."""
     columns = []
     for image in images:
@@ -60,12 +60,12 @@ def strip(images: Sequence[AnyImage], height: int, gap: int = GAP) -> Float[np.n
 
 def comparison(
     photo: AnyImage, composite: AnyImage, geometry: AnyImage, albedo: AnyImage
-) -> Float[np.ndarray, "h w 3"]:
+) -> Float[np.ndarray, "_ _ 3"]:
     """The strip photo | render over photo | geometry | albedo, as high as the photo."""
     return strip([photo, composite, geometry, albedo], height=np.shape(photo)[0])
 
 
-def contact_sheet(images: Sequence[AnyImage], columns: int, gap: int = GAP) -> Float[np.ndarray, "h w 3"]:
+def contact_sheet(images: Sequence[AnyImage], columns: int, gap: int = GAP) -> Float[np.ndarray, "_ _ 3"]:
     """Images in rows of `columns`, each fitted into a cell of the first image's size; white fills what is left."""
     if not images or columns < 1:
         raise ValueError(f"{len(images)} images in {columns} columns make no sheet")
