@@ -1,13 +1,11 @@
 """What people use of a fit: a GLB with expression morph targets, an OBJ, and an npz of every parameter.
 
 Inputs are in the library's units (millimetres, albedo sRGB in [0, 1], UV origin at the top left). Both meshes are
-written in metres with +y up and the face looking along +z. Every file is written beside its place and then moved
-there, so that an interrupted run leaves what was there before.
+written in metres with +y up and the face looking along +z.
 """
 
 import io
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -19,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ganfit_jax.errors import InputError
+from ganfit_jax.files import write_bytes
 from ganfit_jax.gltf import METRES, AnyArray, glb_bytes, vertex_normals
 from ganfit_jax.picture import png_bytes
 from ganfit_jax.types import Camera, Identity, Light, ModelInfo, Params, ShapeModel, View
@@ -33,17 +32,6 @@ class StoredFit(NamedTuple):
     infos: dict[str, ModelInfo]
     config: dict[str, Any]
     extra: dict[str, np.ndarray]
-
-
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Writes a whole file or nothing: `path` keeps its old content until the new one is complete."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_glb(

@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped, UInt8
 from PIL import Image
 
+from ganfit_jax.files import write_bytes
+
 AnyArray = Array | np.ndarray
 AnyImage = Shaped[AnyArray, "_ _ 3"] | Shaped[AnyArray, "_ _"]
 GAP = 4  # pixels between the pictures of a strip
@@ -38,7 +40,7 @@ def png_bytes(image: AnyImage) -> bytes:
 
 def save_png(path: str | Path, image: AnyImage) -> None:
     """Writes an image as PNG."""
-    Path(path).write_bytes(png_bytes(image))
+    write_bytes(path, png_bytes(image))
 
 
 def resize(image: AnyImage, height: int, width: int) -> Float[np.ndarray, "{height} {width} 3"]:
@@ -122,4 +124,6 @@ def losses_plot(
         axes.grid(alpha=0.25)
         if index >= len(terms) - columns:
             axes.set_xlabel("step", fontsize=8)
-    figure.savefig(path, dpi=100, format="png")
+    stream = io.BytesIO()
+    figure.savefig(stream, dpi=100, format="png")
+    write_bytes(path, stream.getvalue())

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ganfit_jax.export import write_bytes
+from ganfit_jax.files import write_bytes
 from ganfit_jax.picture import AnyImage, png_bytes
 from ganfit_jax.types import ModelInfo
 

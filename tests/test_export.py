@@ -5,7 +5,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from ganfit_jax import export, gltf, picture
+from ganfit_jax import export, files, gltf, picture
 from ganfit_jax.errors import InputError
 from ganfit_jax.types import Camera, Identity, Light, ModelInfo, Params, Regions, ShapeModel, View
 
@@ -260,14 +260,14 @@ def test_load_fit_says_in_one_line_what_is_wrong(tmp_path, make, words):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "mesh.glb"
-    export.write_bytes(path, b"old")
+    files.write_bytes(path, b"old")
 
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(export.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        export.write_bytes(path, b"new")
+        files.write_bytes(path, b"new")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
