@@ -1,4 +1,4 @@
-"""Writing files whole: beside their place first, then moved there, so that a broken run leaves what was there before."""
+"""Files are written whole: beside their place, then moved there, so a broken run leaves what was there before."""
 
 import os
 from pathlib import Path

@@ -1,0 +1,45 @@
+# `make fit PHOTO=face.jpg` and `make test`. Both set up a virtual environment in .venv on their first run
+# (Python 3.11 or newer and pip are all that is needed) and touch nothing outside this folder.
+
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
+PHOTO ?=
+OUTPUT ?= out/$(basename $(notdir $(firstword $(PHOTO))))
+FLAGS ?=
+PYTEST_FLAGS ?=
+
+.PHONY: help fit test check clean
+
+help:
+	@echo 'make fit PHOTO="face.jpg [more photos of the same person]" [OUTPUT=folder] [FLAGS="--preset=..."]'
+	@echo 'make test    all tests [PYTEST_FLAGS="-m \"not slow\""]'
+	@echo 'make check   ruff and pyright'
+	@echo 'make clean   removes .venv'
+
+fit: .venv/.installed
+	@test -n "$(PHOTO)" || { echo 'usage: make fit PHOTO=face.jpg [OUTPUT=folder]' >&2; exit 2; }
+	.venv/bin/ganfit $(PHOTO) --output=$(OUTPUT) $(FLAGS)
+
+test: .venv/.installed-dev
+	.venv/bin/python -m pytest $(PYTEST_FLAGS)
+
+check: .venv/.installed-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright --pythonpath .venv/bin/python
+
+clean:
+	rm -rf .venv
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer was not found; set PYTHON=/path/to/python' >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than Python 3.11; set PYTHON=/path/to/python" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: pyproject.toml | .venv/bin/python
+	.venv/bin/python -m pip install --disable-pip-version-check -e .
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml | .venv/bin/python
+	.venv/bin/python -m pip install --disable-pip-version-check -e '.[dev]'
+	@touch $@ .venv/.installed
