@@ -96,6 +96,8 @@ class Config:
     detector: str = "auto"
     seed: int = 0
     chunk: int = 10  # steps between two reports
+    stiffness: float = 8.0  # multiplies the expression prior of the units named next
+    stiff: tuple[str, ...] = ("noseSneer", "eyeLook", "jawForward", "cheekPuff", "tongueOut")
     weights: Weights = dataclasses.field(default_factory=Weights)
     second: SecondRender = dataclasses.field(default_factory=SecondRender)
     align: Stage = dataclasses.field(default_factory=_align)

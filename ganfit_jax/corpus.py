@@ -1,11 +1,15 @@
 """A folder of unwrapped photos -> a linear texture model."""
 
+import io
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 class Maps(NamedTuple):
@@ -81,3 +85,53 @@ def principal_components(
             filled = weights * maps + (1.0 - weights) * reconstruction
     signs = np.sign(basis[np.arange(len(basis)), np.abs(basis).argmax(1)])
     return mean, basis * signs[:, None], variance / total
+
+
+def write_linear_model(path: str | Path, maps: Maps, components: int) -> float:
+    """Builds the linear texture model from maps and their mirror images and writes it; returns the share of the
+    variance that the components explain.
+
+    File: ``mean`` (uint8, s s 3), ``luma`` (int8, k s s) and ``chroma`` (int8, k s/2 s/2 2) of the basis in YCbCr with
+    chroma at half resolution, and ``luma_scale``, ``chroma_scale`` (k) that multiply them; `name`, `licence`.
+    """
+    both = np.concatenate([maps.albedo, maps.albedo[:, :, ::-1]])
+    weight = np.concatenate([maps.weight, maps.weight[:, :, ::-1]])
+    size = both.shape[1]
+    flat = both.reshape(len(both), -1)
+    spread = np.repeat(weight.reshape(len(both), -1), 3, axis=1)
+    mean, basis, share = principal_components(flat, spread, components)
+    luma, chroma = to_luma_chroma(basis.reshape(-1, size, size, 3))
+    luma_scale, chroma_scale = (np.abs(x).reshape(len(x), -1).max(1) / 127 for x in (luma, chroma))
+    arrays = {
+        "name": np.asarray("albedo"),
+        "licence": np.asarray("CC0-1.0"),
+        "mean": np.uint8(np.round(255 * np.clip(mean.reshape(size, size, 3), 0, 1))),
+        "luma": np.int8(np.round(luma / luma_scale[:, None, None])),
+        "chroma": np.int8(np.round(chroma / chroma_scale[:, None, None, None])),
+        "luma_scale": np.float32(luma_scale),
+        "chroma_scale": np.float32(chroma_scale),
+        "share": np.float32(share),
+    }
+    write_npz(path, arrays)
+    return float(share.sum())
+
+
+def to_luma_chroma(
+    rgb: Float[np.ndarray, "k s s 3"],
+) -> tuple[Float[np.ndarray, "k s s"], Float[np.ndarray, "k h h 2"]]:
+    """Luma at full and colour differences (red - luma, blue - luma) at half resolution."""
+    luma = rgb @ LUMA
+    difference = rgb[..., [0, 2]] - luma[..., None]
+    k, s = luma.shape[:2]
+    return luma, difference.reshape(k, s // 2, 2, s // 2, 2, 2).mean((2, 4))
+
+
+def write_npz(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
+    """A compressed npz whose bytes depend on the arrays alone (no time stamps)."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, array in arrays.items():
+            stream = io.BytesIO()
+            np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
+            entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, stream.getvalue())

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ganfit_jax import morphable
+from ganfit_jax import morphable, texture
 from ganfit_jax.camera import initial_camera
 from ganfit_jax.config import Config, Rates, SecondRender, Stage, Weights
 from ganfit_jax.energy import IMAGE_TERMS, NETWORK_TERMS, Static, clean, energy
@@ -33,7 +33,7 @@ def initial_params(observations: Observation, models: Models, focal: float, size
     """
     observations = clean(observations)
     n, n_e = observations.landmarks.shape[0], models.shape.expression_basis.shape[0]
-    n_s, n_t = models.shape.identity_basis.shape[0], models.texture.basis.shape[0]
+    n_s, n_t = models.shape.identity_basis.shape[0], texture.latent_size(models.texture)
     identity = Identity(jnp.zeros(n_s), jnp.zeros(n_t))
     points = morphable.landmarks(models.shape, models.shape.mean, jnp.zeros(3))[17:]
 
@@ -138,9 +138,7 @@ def run_stage(
     constants = (models, weights, rates, as_arrays(config.second))
     moments = jax.vmap(ADAM.init)(params) if people else ADAM.init(params)
     state = State(params, moments, jnp.zeros(people))
-    run = partial(
-        compiled_people_chunk if people else compiled_chunk, static=Static(config.size, config.second.size)
-    )
+    run = partial(compiled_people_chunk if people else compiled_chunk, static=Static(config.size, config.second.size))
     spans = [slice(i, i + config.chunk) for i in range(0, stage.steps, config.chunk)]
     parts = [(keys[..., span], scales[span]) for span in spans]
     traces = []

@@ -14,3 +14,8 @@ def decode(model: LinearTexture, latent: Float[Array, "n_t"]) -> Float[Array, "s
     """
     raw = model.mean + jnp.tensordot(latent, model.basis, axes=1)
     return raw + lax.stop_gradient(jnp.clip(raw, 0.0, 1.0) - raw)
+
+
+def latent_size(model: LinearTexture) -> int:
+    """Length of the latent that `decode` takes."""
+    return model.basis.shape[0]

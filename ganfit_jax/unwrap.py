@@ -104,7 +104,9 @@ def sample(
     slope = 1.5 * screen[..., 2] / (jnp.exp(camera.log_focal) * size) / jnp.maximum(cosine, 0.17)
     visible = screen[..., 2] < nearest + tolerance + slope
     inside = jnp.all((screen[..., :2] > 1.0) & (screen[..., :2] < size - 1.0), axis=-1)
-    weight = jnp.clip((cosine - 0.17) / 0.4, 0.0, 1.0) * texels.used * bilinear(mask[..., None], screen[..., :2])[..., 0]
+    weight = (
+        jnp.clip((cosine - 0.17) / 0.4, 0.0, 1.0) * texels.used * bilinear(mask[..., None], screen[..., :2])[..., 0]
+    )
     return Unwrapped(bilinear(image, screen[..., :2]), jnp.where(visible & inside, weight, 0.0), normals)
 
 
@@ -189,8 +191,10 @@ def complete(
     ratio = np.log(np.clip(albedo, 0.02, 1.0)) - np.log(np.clip(mean, 0.02, 1.0))
     other, other_weight = ratio[:, ::-1], weight[:, ::-1]
     share = weight + (1.0 - weight) * other_weight
-    mixed = (ratio * weight[..., None] + other * ((1.0 - weight) * other_weight)[..., None]) / np.maximum(
-        share, 1e-6
-    )[..., None]
+    mixed = (ratio * weight[..., None] + other * ((1.0 - weight) * other_weight)[..., None]) / np.maximum(share, 1e-6)[
+        ..., None
+    ]
     whole = np.clip(mean, 0.02, 1.0) * np.exp(fill(mixed, np.clip(share, 0.0, 1.0)))
-    return np.clip(whole, 0.0, 1.0).astype(np.float32), (weight + 0.5 * (1.0 - weight) * other_weight).astype(np.float32)
+    return np.clip(whole, 0.0, 1.0).astype(np.float32), (weight + 0.5 * (1.0 - weight) * other_weight).astype(
+        np.float32
+    )

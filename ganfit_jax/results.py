@@ -1,0 +1,155 @@
+"""A finished fit -> a folder of results that people can open."""
+
+import dataclasses
+import json
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ganfit_jax import losses, morphable, texture
+from ganfit_jax.energy import GREY, chip_of
+from ganfit_jax.errors import InputError
+from ganfit_jax.export import save_fit, write_bytes, write_glb, write_obj
+from ganfit_jax.gltf import glb_bytes
+from ganfit_jax.landmarks import INNER, outer_eye_distance
+from ganfit_jax.picture import comparison, losses_plot, save_png
+from ganfit_jax.pipeline import Result
+from ganfit_jax.recognition import features
+from ganfit_jax.render import draw
+from ganfit_jax.report import ReportPhoto, write_report
+from ganfit_jax.types import Light, Models, Observation, Params, Rendering, View
+
+LAMP = Light(jnp.array([0.3, 0.5, 1.0]), jnp.full(3, 0.75), jnp.full(3, 0.25))
+UNLIT = Light(jnp.array([0.0, 0.0, 1.0]), jnp.zeros(3), jnp.ones(3))
+
+
+class Pictures(NamedTuple):
+    """The pictures of one fitted photo, [h, w, 3] in [0, 1]."""
+
+    render: Float[Array, "h w 3"]  # the fitted face alone on plain grey
+    composite: Float[Array, "h w 3"]  # the render over the photo
+    geometry: Float[Array, "h w 3"]
+    albedo: Float[Array, "h w 3"]
+    landmarks: Float[Array, "68 2"]
+
+
+def show(models: Models, params: Params, view: View, light: Light, grey: bool, size: int) -> Rendering:
+    """Renders a fitted person on plain grey in a view, under a light; `grey` replaces the texture by plain grey."""
+    vertices = morphable.vertices(models.shape, params.identity.shape, view.expression)
+    skin = jnp.full((4, 4, 3), 0.75) if grey else texture.decode(models.texture, params.identity.texture)
+    return draw(models.shape, vertices, skin, view.camera, light, size, background=GREY)
+
+
+@jax.jit
+def pictures(models: Models, params: Params, view: View, image: Float[Array, "h w 3"]) -> Pictures:
+    """Everything that is shown of one photo."""
+    size = image.shape[0]
+    lit = show(models, params, view, view.light, False, size)
+    cover = lit.coverage[..., None]
+    return Pictures(
+        lit.image,
+        jnp.clip((lit.image - GREY * (1.0 - cover)) + image * (1.0 - cover), 0.0, 1.0),
+        show(models, params, view, LAMP, True, size).image,
+        show(models, params, view, UNLIT, False, size).image,
+        lit.landmarks,
+    )
+
+
+def photo_metrics(models: Models, shown: Pictures, observed: Observation) -> dict[str, float]:
+    """Identity distance of render and photo (as the recogniser's authors compare), landmark error in percent of the
+    outer eye distance (median over the 51 inner points)."""
+    metric = models.recogniser.spec.metric
+    seen = features(models.recogniser, chip_of(models, shown.render, shown.landmarks))
+    distance = float(losses.identity(seen, observed.features, metric))
+    points, found = np.asarray(shown.landmarks), np.asarray(observed.landmarks)
+    errors = np.linalg.norm(points - found, axis=-1)[INNER] / outer_eye_distance(found)
+    return {
+        f"identity_distance_{metric}": distance**0.5 if metric == "euclidean" else distance,
+        "landmark_error_percent": float(100.0 * np.median(errors)),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and what it computes with, and the device."""
+    packages = ("ganfit-jax", "jax", "jaxlib", "flax", "optax", "numpy", "dm-pix")
+    found = {name: metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **found, "device": str(jax.devices()[0].device_kind)}
+
+
+def prepare_folder(folder: str | Path) -> Path:
+    """Makes the folder and checks that it can be written to; raises `InputError` with one line."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(folder / ".ganfit", b"")
+        (folder / ".ganfit").unlink()
+    except OSError as error:
+        raise InputError(f"{folder}: cannot write there ({error.strerror}), expected a writable folder") from None
+    return folder
+
+
+def name_of(base: str, number: int, count: int) -> str:
+    """``base.png`` for one photo; ``base.png``, ``base_2.png``, ... for several."""
+    return f"{base}.png" if number == 0 or count == 1 else f"{base}_{number + 1}.png"
+
+
+def write_results(result: Result, folder: str | Path) -> dict[str, Any]:
+    """Writes meshes, parameters, pictures, metrics and the report; returns the metrics.
+
+    Files: mesh.glb, mesh.obj + mesh.mtl + albedo.png, fit.npz, photo.png, render.png and comparison.png (further photos
+    as photo_2.png and so on), losses.png, metrics.json, report.html.
+    """
+    folder = prepare_folder(folder)
+    models, params, count = result.models, result.fit.params, len(result.photos)
+    shown = [
+        pictures(models, params, jax.tree.map(lambda x, n=n: x[n], params.views), result.observations.image[n])
+        for n in range(count)
+    ]
+    metrics: dict[str, Any] = {"photos": {}, "ok": bool(result.fit.ok)}
+    pages = []
+    for n, (photo, picture) in enumerate(zip(result.photos, shown, strict=True)):
+        observed = jax.tree.map(lambda x, n=n: x[n], result.observations)
+        strip = comparison(observed.image, picture.composite, picture.geometry, picture.albedo)
+        for base, image in (("photo", observed.image), ("render", picture.render), ("comparison", strip)):
+            save_png(folder / name_of(base, n, count), image)
+        metrics["photos"][Path(photo).name if count == 1 else f"{n + 1}: {Path(photo).name}"] = photo_metrics(
+            models, picture, observed
+        )
+        pages.append(ReportPhoto(Path(photo).name, observed.image, picture.render, strip))
+    metrics["terms"] = {name: float(values[-1]) for name, values in result.fit.trace.items()}
+    metrics["seconds"] = {name: round(value, 2) for name, value in result.seconds.items()}
+    metrics["versions"] = versions()
+    neutral = morphable.vertices(models.shape, params.identity.shape, jnp.zeros_like(params.views.expression[0]))
+    albedo = texture.decode(models.texture, params.identity.texture)
+    expression, names = params.views.expression[0], result.infos["shape"].expressions
+    write_glb(folder / "mesh.glb", models.shape, neutral, expression, albedo, names)
+    write_obj(folder, models.shape, neutral, expression, albedo)
+    config = dataclasses.asdict(result.config)
+    extra = {
+        "photos": np.asarray(result.photos),
+        "photo_from_window": np.asarray(result.observations.photo_from_window),
+    }
+    save_fit(folder / "fit.npz", params, result.infos, config, extra)
+    stages = [(s.name, s.steps) for s in (result.config.align, result.config.full) if s.steps]
+    losses_plot(joined(result.fit.trace, stages), folder / "losses.png", stages)
+    write_bytes(folder / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
+    small = glb_bytes(models.shape, neutral, expression, albedo, names, morph_normals=False)
+    title = " + ".join(Path(photo).name for photo in result.photos)
+    losses_png = (folder / "losses.png").read_bytes()
+    write_report(folder / "report.html", title, pages, metrics, config, result.infos, losses_png, small)
+    return metrics
+
+
+def joined(trace: dict[str, np.ndarray], stages: list[tuple[str, int]]) -> dict[str, np.ndarray]:
+    """The trace by term over all stages; NaN where a stage has no such term."""
+    terms = dict.fromkeys(name.split("/", 1)[1] for name in trace)
+    return {
+        term: np.concatenate([trace.get(f"{stage}/{term}", np.full(steps, np.nan)) for stage, steps in stages])
+        for term in terms
+    }

@@ -1,0 +1,254 @@
+"""Photos -> fitted poses and shapes -> UV albedo maps on disk: the workshop behind `experiments/build_corpus.py`.
+
+Every photo has a file in ``fits/`` (its fit, or why it was dropped) and, if it was kept, a map in ``maps/``; what is
+there is not done again.
+"""
+
+import collections
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from ganfit_jax import assets, corpus, morphable, unwrap
+from ganfit_jax.camera import project, rotation_matrix
+from ganfit_jax.config import Config
+from ganfit_jax.detectors import detector
+from ganfit_jax.errors import InputError
+from ganfit_jax.fit import fit
+from ganfit_jax.landmarks import Detector, outer_eye_distance
+from ganfit_jax.observe import choose_face, cut, observe, to_window, window
+from ganfit_jax.occluders import glasses_score, skin_weight
+from ganfit_jax.photo import read_photo
+from ganfit_jax.types import Camera, LinearTexture, Models, Observation, View
+
+EYE_TURN = 25.8  # degrees by which a unit such as eyeLookUpLeft turns the eye at weight 1
+GLASSES = -2.5  # score from which a portrait counts as wearing glasses: strict, a corpus can do without doubtful ones
+WINDOW = 512  # side of the window that the texels are read from, pixels
+
+
+class Workshop(NamedTuple):
+    root: Path  # folder of the photos
+    output: Path
+    models: Models
+    expressions: tuple[str, ...]
+    config: Config
+    find: Detector
+    texels: unwrap.TexelMap
+    smallest: float  # smallest distance of the outer eye corners, pixels of the photo
+
+
+class Found(NamedTuple):
+    """One photo in which a usable face was found."""
+
+    path: Path
+    observation: Observation
+    landmarks: Float[np.ndarray, "68 2"]  # photo pixels
+    confidence: Float[np.ndarray, "68"]
+
+
+def open_shop(root: Path, output: Path, texture_model: str | None, smallest: float, size: int) -> Workshop:
+    """Loads what is needed. Without a texture model, photos are aligned by their landmarks alone; with one, by their
+    colours as well. No recognition network takes part."""
+    config = Config()
+    shape, info = assets.load_shape(config.shape_model)
+    if texture_model is None:
+        config.full.steps = 0
+        texture = LinearTexture(jnp.full((2, 2, 3), 0.5), jnp.zeros((1, 2, 2, 3)))
+    else:
+        texture, _ = assets.load_texture(texture_model)
+        config.full.steps = 50
+        config.full.terms = ("pixel", "landmark", "shape", "expression", "texture", "light")
+    stiff = [config.stiffness if name.startswith(tuple(config.stiff)) else 1.0 for name in info.expressions]
+    models = Models(shape, texture, None, jnp.asarray(stiff, jnp.float32))
+    texels = jax.jit(unwrap.texel_map, static_argnames="size")(shape, size=size)
+    return Workshop(root, output, models, info.expressions, config, detector(config.detector), texels, smallest)
+
+
+def key_of(shop: Workshop, path: Path) -> str:
+    """The name of a photo's files: its path below the root, without suffix and separators."""
+    return path.relative_to(shop.root).with_suffix("").as_posix().replace("/", "_")
+
+
+def look(shop: Workshop, path: Path) -> Found | str:
+    """Reads a photo and finds its face; or says why it is of no use."""
+    try:
+        photo = read_photo(path)
+        chosen, _ = choose_face(shop.find.detect(photo), None, str(path))
+    except InputError as error:
+        return "no face" if "no face" in str(error) else "small" if "too small" in str(error) else "unreadable"
+    why = reject(photo, chosen.landmarks, shop.smallest)
+    if why:
+        return why
+    seen = observe(photo, chosen, None, shop.config.size)
+    skin = skin_weight(np.asarray(seen.image), np.asarray(seen.landmarks))
+    seen = seen._replace(mask=seen.mask * jnp.asarray(skin))
+    return Found(path, seen, chosen.landmarks, chosen.confidence)
+
+
+def fit_batch(shop: Workshop, paths: list[Path], batch: int) -> None:
+    """Fits all photos of a batch that have no fit yet, in one program for `batch` people, and stores the fits."""
+    folder = shop.output / "fits"
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for path in paths:
+        file = folder / f"{key_of(shop, path)}.npz"
+        if file.exists():
+            continue
+        seen = look(shop, path)
+        if isinstance(seen, str):
+            np.savez(file, dropped=seen, path=str(path))
+        else:
+            found.append(seen)
+    if not found:
+        return
+    padded = [f.observation for f in found]
+    padded += [padded[0]._replace(weight=jnp.zeros(()))] * (batch - len(found))
+    people = jax.tree.map(lambda *x: jnp.stack(x)[:, None], *padded)
+    done = fit(people, shop.models, shop.config, jax.random.key(shop.config.seed))
+    params = jax.device_get(done.params)
+    for number, one in enumerate(found):
+        identity = jax.tree.map(lambda x, n=number: x[n], params.identity)
+        view = jax.tree.map(lambda x, n=number: x[n, 0], params.views)
+        vertices = morphable.vertices(shop.models.shape, identity.shape, view.expression)
+        points = morphable.landmarks(shop.models.shape, vertices, view.camera.rotation)
+        projected = np.asarray(project(view.camera, points, shop.config.size)[:, :2])
+        why = reject_fit(view, one.observation, projected)
+        expression = aimed_gaze(shop.expressions, view.camera, view.expression)
+        np.savez(
+            folder / f"{key_of(shop, one.path)}.npz",
+            dropped=why,
+            path=str(one.path),
+            shape=identity.shape,
+            expression=expression,
+            landmarks=one.landmarks,
+            confidence=one.confidence,
+            **view.camera._asdict(),
+        )
+
+
+def fitted(shop: Workshop) -> list[str]:
+    """Names of all photos with a usable fit, in order."""
+    names = []
+    for file in sorted((shop.output / "fits").glob("*.npz")):
+        with np.load(file) as stored:
+            if not str(stored["dropped"]):
+                names.append(file.stem)
+    return names
+
+
+def read(shop: Workshop, name: str) -> unwrap.Unwrapped:
+    """Unwraps a fitted photo: its colours at the texels, light included."""
+    with np.load(shop.output / "fits" / f"{name}.npz") as stored:
+        data = {key: stored[key] for key in stored.files}
+    photo = read_photo(str(data["path"]))
+    placement = window(data["landmarks"], data["confidence"], WINDOW)
+    image, inside = cut(photo, placement, WINDOW)
+    skin = skin_weight(image, to_window(placement, data["landmarks"]))
+    camera = Camera(*(jnp.asarray(data[key]) for key in Camera._fields))
+    vertices = morphable.vertices(shop.models.shape, jnp.asarray(data["shape"]), jnp.asarray(data["expression"]))
+    seen = sampled(shop.models.shape, shop.texels, vertices, camera, jnp.asarray(image), jnp.asarray(inside * skin))
+    return jax.tree.map(np.asarray, seen)
+
+
+sampled = jax.jit(unwrap.sample)
+
+
+def mean_map(shop: Workshop, names: Iterable[str]) -> Float[np.ndarray, "s s 3"]:
+    """A first mean albedo: the mean of all photos' ratio to their own tone, and of their mirror images, times the mean
+    tone. Light from the left and from the right cancels."""
+    total, weight, tones = 0.0, 0.0, []
+    for name in names:
+        seen = read(shop, name)
+        tone = (seen.colour * seen.weight[..., None]).sum((0, 1)) / max(float(seen.weight.sum()), 1e-6)
+        tones.append(tone)
+        ratio = seen.weight[..., None] * seen.colour / np.maximum(tone, 0.02)
+        total, weight = total + ratio + ratio[:, ::-1], weight + seen.weight + seen.weight[:, ::-1]
+    known = np.clip(weight / (0.05 * len(tones) + 1e-6), 0.0, 1.0)
+    ratio = unwrap.fill(total / np.maximum(weight, 1e-6)[..., None], known)
+    return np.float32(np.clip(ratio * np.mean(tones, 0), 0.0, 1.0))
+
+
+def write_map(shop: Workshop, name: str, mean: Float[np.ndarray, "s s 3"]) -> None:
+    """Divides out the light, completes the map and writes it with its weights, unless it is there."""
+    if (shop.output / "maps" / f"{name}.png").exists():
+        return
+    seen = read(shop, name)
+    shading = unwrap.fit_shading(seen.colour, seen.weight, seen.normals, mean)
+    albedo, weight = unwrap.complete(np.clip(seen.colour / shading, 0.0, 1.0), seen.weight, mean)
+    corpus.write_map(shop.output / "maps", name, albedo, weight)
+
+
+def write_skin(shop: Workshop, path: Path, skin_uv: Float[np.ndarray, "f 3 2"]) -> None:
+    """Resamples a MakeHuman skin from its own UV (per corner of each face, origin at the top left) into the chart.
+
+    Eyes and mouth have textures of their own there, and the skins have no brows: those texels weigh 0.
+    """
+    name = f"skin_{path.stem}"
+    if (shop.output / "maps" / f"{name}.png").exists():
+        return
+    skin = np.asarray(Image.open(path).convert("RGB"), np.float32) / 255.0
+    place = jnp.einsum("hwk,hwkc->hwc", shop.texels.barycentric, jnp.asarray(skin_uv)[shop.texels.faces])
+    albedo = np.asarray(unwrap.bilinear(jnp.asarray(skin), place * skin.shape[0]))
+    model = shop.models.shape
+    patches = unwrap.at_texels(shop.texels, model.faces, (model.regions.eyes + model.regions.mouth)[:, None])[..., 0]
+    points = np.asarray(unwrap.at_texels(shop.texels, model.faces, model.mean))
+    brows = np.asarray(morphable.landmarks(model, model.mean, jnp.zeros(3)))[17:27]
+    away = np.linalg.norm(points[:, :, None] - brows[None, None], axis=-1).min(-1)
+    weight = np.asarray(shop.texels.used) * (np.asarray(patches) < 0.01) * np.clip((away - 10.0) / 4.0, 0.0, 1.0)
+    corpus.write_map(shop.output / "maps", name, albedo, weight)
+
+
+def counts(shop: Workshop) -> dict[str, int]:
+    """How many photos were kept, and how many were dropped for which reason."""
+    reasons = collections.Counter()
+    for file in (shop.output / "fits").glob("*.npz"):
+        with np.load(file) as stored:
+            reasons[str(stored["dropped"]) or "kept"] += 1
+    skins = len(list((shop.output / "maps").glob("skin_*.png"))) // 2
+    return {"photos": sum(reasons.values()), **dict(sorted(reasons.items())), "skins": skins}
+
+
+def aimed_gaze(names: tuple[str, ...], camera: Camera, expression: Float[np.ndarray, "n_e"]) -> np.ndarray:
+    """Sets the eye units of an expression so that the eyes look into the camera, as people do in portraits.
+
+    A unit at 1 turns the eyes by `EYE_TURN` degrees.
+    """
+    rotation = np.asarray(rotation_matrix(camera.rotation))
+    position = np.asarray(camera.translation) * np.array([1.0, -1.0, -1.0])
+    towards = -rotation.T @ position  # from the eyes to the camera, world frame
+    across = np.degrees(np.arctan2(towards[0], towards[2])) / EYE_TURN
+    up = np.degrees(np.arctan2(towards[1], np.hypot(towards[0], towards[2]))) / EYE_TURN
+    amounts = {
+        "eyeLookOutLeft": across, "eyeLookInRight": across, "eyeLookInLeft": -across, "eyeLookOutRight": -across,
+        "eyeLookUpLeft": up, "eyeLookUpRight": up, "eyeLookDownLeft": -up, "eyeLookDownRight": -up,
+    }  # fmt: skip
+    aimed = np.array(expression, np.float32)
+    for name, amount in amounts.items():
+        if name in names:
+            aimed[names.index(name)] = np.clip(amount, 0.0, 1.0)
+    return aimed
+
+
+def reject(photo: Float[np.ndarray, "h w 3"], landmarks: Float[np.ndarray, "68 2"], smallest: float) -> str:
+    """Why a photo is no use for a texture corpus before it is fitted; empty if it is."""
+    if outer_eye_distance(landmarks) < smallest:
+        return "small"
+    if glasses_score(photo, landmarks) > GLASSES:
+        return "glasses"
+    return ""
+
+
+def reject_fit(view: View, observed: Observation, projected: Float[np.ndarray, "68 2"]) -> str:
+    """Why a landmark fit is no use for a texture corpus; empty if it is."""
+    pitch, yaw, _ = np.degrees(np.abs(np.asarray(view.camera.rotation)))
+    if yaw > 35 or pitch > 25:
+        return "pose"
+    found = np.asarray(observed.landmarks)
+    error = np.linalg.norm(projected - found, axis=-1)[17:].mean() / outer_eye_distance(found)
+    return "fit" if error > 0.06 else ""
