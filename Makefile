@@ -7,7 +7,7 @@ OUTPUT ?= out/$(basename $(notdir $(firstword $(PHOTO))))
 FLAGS ?=
 PYTEST_FLAGS ?=
 
-.PHONY: help fit test check clean
+.PHONY: help fit has-photo test check clean
 
 help:
 	@echo 'make fit PHOTO="face.jpg [more photos of the same person]" [OUTPUT=folder] [FLAGS="--preset=..."]'
@@ -15,9 +15,11 @@ help:
 	@echo 'make check   ruff and pyright'
 	@echo 'make clean   removes .venv'
 
-fit: .venv/.installed
-	@test -n "$(PHOTO)" || { echo 'usage: make fit PHOTO=face.jpg [OUTPUT=folder]' >&2; exit 2; }
+fit: has-photo .venv/.installed
 	.venv/bin/ganfit $(PHOTO) --output=$(OUTPUT) $(FLAGS)
+
+has-photo:
+	@test -n "$(PHOTO)" || { echo 'usage: make fit PHOTO=face.jpg [OUTPUT=folder]' >&2; exit 2; }
 
 test: .venv/.installed-dev
 	.venv/bin/python -m pytest $(PYTEST_FLAGS)
