@@ -91,16 +91,15 @@ def read_points(path: str | Path) -> tuple[Float[np.ndarray, "68 d"], Float[np.n
         raise InputError(f"{path}: points file of kind '{suffix}', expected .txt, .pts, .ljson or .json")
     try:
         points = _json_points(text) if suffix in (".ljson", ".json") else _text_points(text)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise InputError(f"{path}: not a points file ({' '.join(str(error).split())}), expected 68 points") from None
     if points.ndim != 2 or len(points) != 68 or points.shape[1] not in (2, 3):
         found = "x".join(map(str, points.shape))
         raise InputError(f"{path}: found {found} numbers, expected 68 points of 2 or 3 coordinates")
-    confidence = np.isfinite(points).all(-1).astype(np.float32)
-    points = np.where(confidence[:, None] > 0, points, 0.0).astype(np.float32)
-    if points.shape[1] == 2:
-        points = points + np.float32(-0.5 if suffix == ".pts" else 0.5)
-    return points, confidence
+    confidence = np.asarray(np.isfinite(points).all(-1), np.float32)
+    shift = 0.0 if points.shape[1] == 3 else -0.5 if suffix == ".pts" else 0.5
+    points[confidence == 0] = -shift
+    return np.asarray(points + shift, np.float32), confidence
 
 
 def write_points(path: str | Path, landmarks: Float[np.ndarray, "68 2"]) -> None:
@@ -143,9 +142,9 @@ def _json_points(text: str) -> Float[np.ndarray, "n d"]:
     data = json.loads(text)
     menpo = isinstance(data, dict)
     if menpo:
-        groups = data.get("groups")
-        group = data if groups is None else groups[0] if isinstance(groups, list) else next(iter(groups.values()))
-        marks = group["landmarks"]
+        groups = data.get("groups", [data])
+        groups = list(groups.values()) if isinstance(groups, dict) else groups
+        marks = groups[0]["landmarks"]
         data = marks["points"] if isinstance(marks, dict) else [mark["point"] for mark in marks]
     points = np.array([[np.nan if value is None else value for value in point] for point in data], np.float64)
     return points[:, ::-1] if menpo and points.shape[1] == 2 else points

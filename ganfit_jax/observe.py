@@ -14,7 +14,7 @@ from ganfit_jax.landmarks import LEFT_EYE, RIGHT_EYE, Detection
 from ganfit_jax.types import Observation, Recogniser
 
 SIDE = 2.15  # window side in extents of the landmarks: the head fills 60-75 % of it
-RAISE = 0.12  # the window's centre lies above the landmarks' by this part of the extent: they end at the brows
+RAISE = 0.15  # the window's centre lies above the landmarks' by this part of the extent: they end at the brows
 SMALLEST = 20.0  # px between the eyes' centres or as much from eyes to mouth: less shows no person
 
 
@@ -142,11 +142,11 @@ def _scale(landmarks: Float[np.ndarray, "68 2"]) -> float:
 
 
 def _features(photo: Float[np.ndarray, "h w 3"], detection: Detection, recogniser: Recogniser) -> Any:
-    from ganfit_jax import recognition
-    from ganfit_jax.recognition import align
+    from ganfit_jax.recognition import features
+    from ganfit_jax.recognition.align import aligned_chip
 
-    size = 2 * recogniser.spec.chip  # at about this size a window's pixels are the chip's
+    size = 2 * recogniser.spec.chip  # at this size the window's pixels are about as large as the chip's
     placement = window(detection.landmarks, detection.confidence, size)
     image, _ = cut(photo, placement, size)
-    points = jnp.asarray(to_window(placement, detection.landmarks), jnp.float32)
-    return recognition.features(recogniser, align.chip(jnp.asarray(image), points, recogniser.spec))
+    landmarks = jnp.asarray(to_window(placement, detection.landmarks), jnp.float32)
+    return features(recogniser, aligned_chip(recogniser.spec, jnp.asarray(image), landmarks))

@@ -47,20 +47,20 @@ def _open(path: str | Path) -> Image.Image:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: not found, {EXPECTED}")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, {EXPECTED}")
+    if not path.is_file():
+        raise InputError(f"{path}: is {'a folder' if path.is_dir() else 'not a file'}, {EXPECTED}")
     try:
-        head = path.open("rb").read(32)
+        content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({_line(error)}), {EXPECTED}") from None
-    if not head:
+        raise InputError(f"{path}: cannot be read ({error.strerror}), {EXPECTED}") from None
+    if not content:
         raise InputError(f"{path}: is empty (0 bytes), {EXPECTED}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = _open_limited(path)
+            warnings.simplefilter("ignore")  # Pillow's remarks on large files and broken EXIF blocks
+            image = _open_limited(content)
     except UnidentifiedImageError:
-        raise InputError(f"{path}: {_kind(head)}, {EXPECTED}") from None
+        raise InputError(f"{path}: {_kind(content[:32])}, {EXPECTED}") from None
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: too many pixels ({_line(error)}), expected fewer; scale it down first") from None
     except Exception as error:
@@ -71,13 +71,13 @@ def _open(path: str | Path) -> Image.Image:
     return image
 
 
-def _open_limited(path: Path) -> Image.Image:
+def _open_limited(content: bytes) -> Image.Image:
     """Pillow's limit on pixels holds, except for JPEG, which is decoded at an eighth of its size where it is huge."""
     try:
-        return Image.open(path)
+        return Image.open(io.BytesIO(content))
     except Image.DecompressionBombError:
         try:
-            image = JpegImagePlugin.JpegImageFile(path)
+            image = JpegImagePlugin.JpegImageFile(io.BytesIO(content))
         except SyntaxError:
             image = None
         if image is None or image.width * image.height > LARGEST_JPEG:
