@@ -10,10 +10,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ganfit_jax import morphable, texture
 from ganfit_jax.energy import GREY, random_view
 from ganfit_jax.landmarks import INNER, Detector, outer_eye_distance
+from ganfit_jax.metrics import Surface, SurfaceError, surface_error
 from ganfit_jax.observe import choose_face
 from ganfit_jax.recognition import aligned_chip, features
 from ganfit_jax.render import draw
-from ganfit_jax.types import Camera, Identity, Light, Models, Params, Recogniser, View
+from ganfit_jax.types import Camera, Identity, Light, Models, Params, Recogniser, ShapeModel, View
 
 SIDE_YAW = np.radians(26.0)
 SIDE_LIGHT = Light(jnp.array([-0.6, 0.4, 0.8]), jnp.full(3, 0.6), jnp.full(3, 0.55))
@@ -97,3 +98,14 @@ def photograph(models: Models, params: Params, photo: int, size: int) -> Float[A
     vertices = morphable.vertices(models.shape, params.identity.shape, view.expression)
     albedo = texture.decode(models.texture, params.identity.texture)
     return draw(models.shape, vertices, albedo, view.camera, view.light, size, background=GREY).image
+
+
+def shape_error(
+    model: ShapeModel, vertices: Float[np.ndarray, "v 3"], truth: Float[np.ndarray, "v 3"]
+) -> SurfaceError:
+    """Surface error (mm) between two neutral shapes of one model; eyes and the inside of the mouth are left out."""
+    hidden = np.asarray(model.regions.eyes + model.regions.mouth) > 0
+    faces = np.asarray(model.faces)
+    faces = faces[~hidden[faces].any(1)]
+    marks = [np.asarray(morphable.landmarks(model, jnp.asarray(v), jnp.zeros(3)))[17:] for v in (vertices, truth)]
+    return surface_error(Surface(vertices, faces), marks[0], Surface(truth, faces), marks[1], marks[1][13])

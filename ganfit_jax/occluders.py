@@ -38,8 +38,8 @@ def skin_weight(
     """How much each pixel looks like this face's skin, in [0, 1]; 1 in the middle of the face.
 
     Log chroma and log brightness of cheeks and nose give a robust Gaussian; a pixel `softness` standard deviations
-    away counts half. Brightness is judged one-sidedly lenient towards shade, as light varies over a face. Keeps hair,
-    glasses' temples, collars and background out of the pixel term and of texture corpora.
+    away counts half. Highlights are judged leniently. Keeps hair, glasses' temples, collars and background out of the
+    pixel term and of texture corpora.
     """
     size = image.shape[0]
     colour = np.log(np.clip(image, 0.02, 1.0))
@@ -57,6 +57,7 @@ def skin_weight(
     middle = np.median(sample, 0)
     spread = 1.4826 * np.median(np.abs(sample - middle), 0) + np.array([0.04, 0.04, 0.12])
     distance = (values - middle) / spread
+    distance[..., 2] *= np.where(distance[..., 2] > 0, 0.6, 1.0)
     squared = (distance**2).sum(-1) / softness**2
     likely = np.float32(1.0 / (1.0 + squared**2))
     smooth = Image.fromarray(np.uint8(255 * likely)).filter(ImageFilter.MedianFilter(5))

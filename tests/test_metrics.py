@@ -1,0 +1,100 @@
+"""Known offsets of known shapes give the known error."""
+
+import numpy as np
+import pytest
+import trimesh
+
+from ganfit_jax import metrics
+from ganfit_jax.metrics import Similarity, Surface
+
+RNG = np.random.default_rng(0)
+
+
+def sphere(radius=80.0, subdivisions=3):
+    mesh = trimesh.creation.icosphere(subdivisions=subdivisions, radius=radius)
+    return Surface(np.asarray(mesh.vertices, float), np.asarray(mesh.faces))
+
+
+def bumpy(seed=0):
+    """A closed surface without symmetry, so that registrations have one answer."""
+    base = sphere(subdivisions=4)
+    unit = base.vertices / 80.0
+    waves = np.random.default_rng(seed).normal(size=(6, 3))
+    radius = 80.0 + 8.0 * np.sin(3.0 * unit @ waves.T).mean(1)
+    return Surface(unit * radius[:, None], base.faces)
+
+
+def rotation(angle):
+    axis = np.array([1.0, 2.0, 3.0]) / 14**0.5
+    k = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    return np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
+
+
+def test_closest_in_triangles_against_dense_sampling():
+    triangles = RNG.normal(size=(20, 1, 3, 3))
+    points = 2 * RNG.normal(size=(20, 3))
+    found = metrics.closest_in_triangles(points, triangles)[:, 0]
+    u, v = np.meshgrid(np.linspace(0, 1, 201), np.linspace(0, 1, 201))
+    weights = np.stack([1 - u - v, u, v], -1)[u + v <= 1]
+    for point, triangle, best in zip(points, triangles[:, 0], found, strict=True):
+        sampled = np.linalg.norm(weights @ triangle - point, axis=-1).min()
+        distance = np.linalg.norm(best - point)
+        assert distance <= sampled + 1e-9
+        assert distance == pytest.approx(sampled, abs=2e-2)
+
+
+def test_distances_agree_with_an_independent_library():
+    surface = bumpy()
+    points = surface.vertices[::7] * RNG.uniform(0.9, 1.1, size=(len(surface.vertices[::7]), 1))
+    mesh = trimesh.Trimesh(surface.vertices, surface.faces, process=False)
+    expected = trimesh.proximity.closest_point_naive(mesh, points[:40])[1]
+    assert metrics.distances(points[:40], surface) == pytest.approx(expected, abs=1e-6)
+
+
+def test_umeyama_recovers_a_similarity():
+    points = RNG.normal(size=(30, 3))
+    truth = Similarity(1.7, rotation(0.8), np.array([3.0, -2.0, 5.0]))
+    found = metrics.umeyama(points, truth(points))
+    assert found.scale == pytest.approx(1.7)
+    assert found.rotation == pytest.approx(truth.rotation)
+    rigid = metrics.umeyama(points, truth(points), scaled=False)
+    assert rigid.scale == 1.0 and rigid.rotation == pytest.approx(truth.rotation)
+
+
+@pytest.mark.parametrize("motion", [0.0, 0.6])
+def test_a_moved_copy_scores_zero(motion):
+    truth = bumpy()
+    moved = Similarity(1.3, rotation(motion), np.array([10.0, 20.0, 30.0]))(truth.vertices)
+    marks = np.arange(0, len(truth.vertices), 97)
+    result = metrics.surface_error(
+        Surface(moved, truth.faces), moved[marks], truth, truth.vertices[marks], truth.vertices[0]
+    )
+    assert result.mean == pytest.approx(0, abs=1e-3)
+
+
+def test_a_known_offset_gives_the_known_error():
+    """Spheres of one centre, 2 mm apart: without scale the error is 2 mm wherever it is measured."""
+    truth, other = sphere(80.0, 4), sphere(82.0, 4)
+    marks = np.arange(0, len(truth.vertices), 61)
+    rigid = metrics.surface_error(
+        other, truth.vertices[marks], truth, truth.vertices[marks], truth.vertices[0], radius=200, scaled=False
+    )
+    assert rigid.mean == pytest.approx(2.0, abs=0.05)
+    scaled = metrics.surface_error(
+        other, other.vertices[marks], truth, truth.vertices[marks], truth.vertices[0], radius=200
+    )
+    assert scaled.mean == pytest.approx(0, abs=0.02)
+
+
+def test_the_order_of_vertices_does_not_matter():
+    truth, guess = bumpy(0), bumpy(1)
+    marks = np.arange(0, len(truth.vertices), 97)
+    order = RNG.permutation(len(guess.vertices))
+    place = np.argsort(order)
+    shuffled = Surface(guess.vertices[order], place[guess.faces][RNG.permutation(len(guess.faces))])
+    errors = [
+        metrics.surface_error(s, guess.vertices[marks], truth, truth.vertices[marks], truth.vertices[0]).mean
+        for s in (guess, shuffled)
+    ]
+    assert errors[0] > 0.3
+    assert errors[0] == pytest.approx(errors[1], abs=1e-3)
