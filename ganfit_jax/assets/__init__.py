@@ -1,0 +1,144 @@
+"""Loads the built-in models, or other models in the same format: flat ``.npz`` files, never pickles.
+
+A shape model holds the arrays of `types.ShapeModel` under their names (``regions.face`` and so on for the masks), any
+float or integer type, plus ``name``, ``licence`` and ``expressions`` (names, one per expression component; may be
+empty). The optional key ``smooth_basis`` [m, v] appends 3 m identity components to ``identity_basis``: each smooth
+function moves the vertices along x, then y, then z.
+
+A texture model holds ``mean`` [s, s, 3] (floats in [0, 1], or uint8), ``name``, ``licence`` and either ``basis``
+[n, s, s, 3] or, smaller, its luma and colour differences (red - luma, blue - luma) at half the resolution:
+``luma`` [n, s, s] and ``chroma`` [n, h, h, 2], times ``luma_scale`` [n] and ``chroma_scale`` [n]; ``corpus`` writes it.
+"""
+
+import hashlib
+import os
+import zipfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ganfit_jax import raster
+from ganfit_jax.corpus import LUMA
+from ganfit_jax.errors import InputError
+from ganfit_jax.types import LinearTexture, ModelInfo, Regions, ShapeModel
+
+_FOLDER = Path(__file__).parent
+_SHAPE = {
+    "mean": ("v", 3),
+    "identity_basis": ("n_s", "v", 3),
+    "expression_basis": ("n_e", "v", 3),
+    "faces": ("f", 3),
+    "uv": ("t", 2),
+    "uv_faces": ("f", 3),
+    "landmark_faces": (68,),
+    "landmark_barycentric": (68, 3),
+    "contour_faces": (17, "c"),
+    "contour_barycentric": (17, "c", 3),
+    **{f"regions.{k}": ("v",) for k in Regions._fields},
+}
+_INDICES = {"faces": "v", "uv_faces": "t", "landmark_faces": "f", "contour_faces": "f"}
+_TEXTURE = {"mean": ("s", "s", 3), "basis": ("n_t", "s", "s", 3)}
+_SMALL_TEXTURE = {
+    "mean": ("s", "s", 3),
+    "luma": ("n_t", "s", "s"),
+    "chroma": ("n_t", "h", "h", 2),
+    "luma_scale": ("n_t",),
+    "chroma_scale": ("n_t",),
+}
+
+
+def load_shape(name_or_path: str | os.PathLike[str] = "face") -> tuple[ShapeModel, ModelInfo]:
+    """Load a shape model: a built-in name or the path of an npz. Raises FileNotFoundError, ValueError."""
+    path, arrays, info = _read(name_or_path)
+    sizes = _check(path, arrays, _SHAPE)
+    for key, limit in _INDICES.items():
+        if not np.issubdtype(arrays[key].dtype, np.integer):
+            raise InputError(f"{path}: key '{key}': expected integers, found {arrays[key].dtype}")
+        if arrays[key].min() < 0 or arrays[key].max() >= sizes[limit]:
+            found = f"{arrays[key].min()}..{arrays[key].max()}"
+            raise InputError(f"{path}: key '{key}': expected indices in 0..{sizes[limit] - 1}, found {found}")
+    if info.expressions and len(info.expressions) != sizes["n_e"]:
+        raise InputError(f"{path}: key 'expressions': expected {sizes['n_e']} names, found {len(info.expressions)}")
+    basis = arrays["identity_basis"].astype(np.float32)
+    if "smooth_basis" in arrays:
+        _check(path, arrays, {"smooth_basis": ("m", "v")}, sizes)
+        smooth = arrays["smooth_basis"].astype(np.float32)
+        along = smooth[:, None, :, None] * np.eye(3, dtype=np.float32)[None, :, None, :]
+        basis = np.concatenate([basis, along.reshape(-1, smooth.shape[1], 3)])
+    arrays["identity_basis"] = basis
+    kinds = {key: jnp.int32 if key in _INDICES else jnp.float32 for key in _SHAPE}
+    fields = {key: jnp.asarray(arrays[key], kinds[key]) for key in _SHAPE if "." not in key}
+    regions = Regions(*(jnp.asarray(arrays[f"regions.{k}"], jnp.float32) for k in Regions._fields))
+    return ShapeModel(**fields, regions=regions, neighbours=raster.neighbours(fields["faces"])), info
+
+
+def load_texture(name_or_path: str | os.PathLike[str] = "albedo") -> tuple[LinearTexture, ModelInfo]:
+    """Load a linear texture: a built-in name or the path of an npz. Raises FileNotFoundError, ValueError."""
+    path, arrays, info = _read(name_or_path)
+    small = "basis" not in arrays
+    _check(path, arrays, _SMALL_TEXTURE if small else _TEXTURE)
+    mean = arrays["mean"].astype(np.float32) / np.float32(255 if arrays["mean"].dtype == np.uint8 else 1)
+    basis = _colours(arrays) if small else jnp.asarray(arrays["basis"], jnp.float32)
+    return LinearTexture(jnp.asarray(mean), basis), info
+
+
+def _colours(arrays: dict[str, np.ndarray]) -> Float[Array, "n_t s s 3"]:
+    """Luma and colour differences back to red, green, blue: luma = LUMA . rgb."""
+    luma = jnp.asarray(arrays["luma"] * arrays["luma_scale"].astype(np.float32)[:, None, None])
+    chroma = jnp.asarray(arrays["chroma"] * arrays["chroma_scale"].astype(np.float32)[:, None, None, None])
+    chroma = jax.image.resize(chroma, (*luma.shape, 2), "linear")
+    red, blue = luma + chroma[..., 0], luma + chroma[..., 1]
+    green = luma - (LUMA[0] * chroma[..., 0] + LUMA[2] * chroma[..., 1]) / LUMA[1]
+    return jnp.stack([red, green, blue], axis=-1)
+
+
+def _read(name_or_path: str | os.PathLike[str]) -> tuple[Path, dict[str, np.ndarray], ModelInfo]:
+    path = Path(name_or_path)
+    if path.suffix == "" and path.name == os.fspath(name_or_path):
+        path = _FOLDER / f"{path.name}.npz"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in _FOLDER.glob("*.npz")))
+        raise FileNotFoundError(f"{path}: no such model; expected the path of an npz or one of: {known}")
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            arrays = {key: data[key] for key in data.files}
+    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: expected an npz of plain arrays, found something else ({error})") from None
+    for key in ("name", "licence"):
+        if key not in arrays or arrays[key].size != 1:
+            raise InputError(f"{path}: key '{key}': expected a string, found no such key")
+    expressions = tuple(str(x) for x in arrays.get("expressions", np.zeros(0, "U1")))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return (
+        path,
+        arrays,
+        ModelInfo(str(arrays["name"].item()), str(path), digest, expressions, str(arrays["licence"].item())),
+    )
+
+
+def _check(
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    shapes: dict[str, tuple[int | str, ...]],
+    known: dict[str, int] | None = None,
+) -> dict[str, int]:
+    """Compare shapes; a letter stands for the same size everywhere. Returns the sizes."""
+    sizes = dict(known or {})
+    for key, shape in shapes.items():
+        wanted = "[" + ", ".join(str(sizes.get(s, s)) if isinstance(s, str) else str(s) for s in shape) + "]"
+        if key not in arrays:
+            raise InputError(f"{path}: key '{key}': expected an array {wanted}, found no such key")
+        found = arrays[key].shape
+        fits = len(found) == len(shape)
+        for size, name in zip(found, shape, strict=False):
+            fits = fits and size == (sizes.setdefault(name, size) if isinstance(name, str) else name)
+        if not fits:
+            raise InputError(f"{path}: key '{key}': expected {wanted}, found {list(found)}")
+        if not (np.issubdtype(arrays[key].dtype, np.number)):
+            raise InputError(f"{path}: key '{key}': expected numbers, found {arrays[key].dtype}")
+        if np.issubdtype(arrays[key].dtype, np.floating) and not np.isfinite(arrays[key]).all():
+            raise InputError(f"{path}: key '{key}': expected finite numbers, found NaN or infinity")
+    return sizes
