@@ -15,7 +15,6 @@ import os
 import zipfile
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -89,7 +88,8 @@ def _colours(arrays: dict[str, np.ndarray]) -> Float[Array, "n_t s s 3"]:
     """Luma and colour differences back to red, green, blue: luma = LUMA . rgb."""
     luma = jnp.asarray(arrays["luma"] * arrays["luma_scale"].astype(np.float32)[:, None, None])
     chroma = jnp.asarray(arrays["chroma"] * arrays["chroma_scale"].astype(np.float32)[:, None, None, None])
-    chroma = jax.image.resize(chroma, (*luma.shape, 2), "linear")
+    times = luma.shape[1] // chroma.shape[1]
+    chroma = jnp.repeat(jnp.repeat(chroma, times, axis=1), times, axis=2)
     red, blue = luma + chroma[..., 0], luma + chroma[..., 1]
     green = luma - (LUMA[0] * chroma[..., 0] + LUMA[2] * chroma[..., 1]) / LUMA[1]
     return jnp.stack([red, green, blue], axis=-1)
