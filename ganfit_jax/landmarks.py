@@ -62,6 +62,12 @@ def outer_eye_distance(landmarks: Num[np.ndarray, "68 d"]) -> float:
     return float(np.linalg.norm(landmarks[right] - landmarks[left]))
 
 
+def face_size(landmarks: Num[np.ndarray, "68 d"]) -> float:
+    """Distance between the eyes' centres, or from the eyes to the mouth where that is more (profiles)."""
+    right, left, mouth = landmarks[RIGHT_EYE].mean(0), landmarks[LEFT_EYE].mean(0), landmarks[48:].mean(0)
+    return float(max(np.linalg.norm(left - right), np.linalg.norm((left + right) / 2 - mouth)))
+
+
 def mirror(landmarks: Float[np.ndarray, "68 2"], width: float) -> Float[np.ndarray, "68 2"]:
     """Landmarks of the image mirrored left to right; ``width`` of the image in pixels."""
     return np.stack([width - landmarks[MIRROR, 0], landmarks[MIRROR, 1]], axis=-1)

@@ -1,21 +1,22 @@
 """A photo and the face found in it -> the Observation that a fit explains."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from PIL import Image
 
 from ganfit_jax.errors import InputError
-from ganfit_jax.landmarks import LEFT_EYE, RIGHT_EYE, Detection
-from ganfit_jax.types import Observation, Recogniser
+from ganfit_jax.landmarks import Detection, face_size
+from ganfit_jax.recognition import aligned_chip, features
+from ganfit_jax.types import Features, Observation, Recogniser
 
 SIDE = 2.15  # window side in extents of the landmarks: the head fills 60-75 % of it
 RAISE = 0.15  # the window's centre lies above the landmarks' by this part of the extent: they end at the brows
-SMALLEST = 20.0  # px between the eyes' centres or as much from eyes to mouth: less shows no person
+SMALLEST = 20.0  # px between the eyes' centres (or from eyes to mouth): less shows no person
+DOUBTFUL = 0.5  # mean confidence of the landmarks under which the message warns
 
 
 def choose_face(
@@ -30,7 +31,7 @@ def choose_face(
     ordered = sorted(detections, key=lambda detection: float(detection.landmarks[:, 0].mean()))
     if face is not None and not 0 <= face < len(ordered):
         raise InputError(f"{photo}: face {face} was asked for, found {len(ordered)} (numbered from 0, left to right)")
-    sizes = [_scale(detection.landmarks) for detection in ordered]
+    sizes = [face_size(detection.landmarks) for detection in ordered]
     number = int(np.argmax(sizes)) if face is None else face
     if sizes[number] < SMALLEST:
         raise InputError(
@@ -38,10 +39,10 @@ def choose_face(
             f"expected at least {SMALLEST:.0f} px"
         )
     chosen = ordered[number]
-    if len(ordered) == 1:
-        return chosen, f"one face, found by {chosen.name}"
     how = "the largest" if face is None else "as asked"
-    return chosen, f"face {number} of {len(ordered)} (counted from 0, left to right; {how}), found by {chosen.name}"
+    which = "one face" if len(ordered) == 1 else f"face {number} of {len(ordered)} (from 0, left to right; {how})"
+    doubt = ", but its landmarks are uncertain" if chosen.confidence.mean() < DOUBTFUL else ""
+    return chosen, f"{which}, found by {chosen.name}{doubt}"
 
 
 def observe(
@@ -135,18 +136,14 @@ def _up(landmarks: Float[np.ndarray, "68 2"]) -> Float[np.ndarray, "2"]:
     return up / max(float(np.linalg.norm(up)), 1e-9)
 
 
-def _scale(landmarks: Float[np.ndarray, "68 2"]) -> float:
-    """Size of a face in pixels: between the eyes' centres, or from eyes to mouth where that is more (profiles)."""
-    right, left, mouth = (landmarks[part].mean(0) for part in (RIGHT_EYE, LEFT_EYE, slice(48, 68)))
-    return float(max(np.linalg.norm(left - right), np.linalg.norm((left + right) / 2 - mouth)))
-
-
-def _features(photo: Float[np.ndarray, "h w 3"], detection: Detection, recogniser: Recogniser) -> Any:
-    from ganfit_jax.recognition import features
-    from ganfit_jax.recognition.align import aligned_chip
-
+def _features(photo: Float[np.ndarray, "h w 3"], detection: Detection, recogniser: Recogniser) -> Features:
     size = 2 * recogniser.spec.chip  # at this size the window's pixels are about as large as the chip's
     placement = window(detection.landmarks, detection.confidence, size)
     image, _ = cut(photo, placement, size)
-    landmarks = jnp.asarray(to_window(placement, detection.landmarks), jnp.float32)
-    return features(recogniser, aligned_chip(recogniser.spec, jnp.asarray(image), landmarks))
+    landmarks = to_window(placement, detection.landmarks)
+    return _chip_features(recogniser, jnp.asarray(image), jnp.asarray(landmarks, jnp.float32))
+
+
+@jax.jit
+def _chip_features(recogniser: Recogniser, image: Float[Array, "s s 3"], landmarks: Float[Array, "68 2"]) -> Features:
+    return features(recogniser, aligned_chip(recogniser.spec, image, landmarks))

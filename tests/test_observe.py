@@ -121,12 +121,14 @@ def test_choose_face(face):
     right, left = moved(face, 1.0, (300, 0)), moved(face, 2.0)
     assert observe.choose_face([face])[0] is face
     chosen, said = observe.choose_face([right, left])
-    assert chosen is left and said == "face 0 of 2 (counted from 0, left to right; the largest), found by dlib"
+    assert chosen is left and said == "face 0 of 2 (from 0, left to right; the largest), found by dlib"
     chosen, said = observe.choose_face([right, left], face=1)
     assert chosen is right and "face 1 of 2" in said
     for wrong in (2, -1):
         with pytest.raises(InputError, match=f"a.jpg: face {wrong} was asked for, found 2"):
             observe.choose_face([right, left], face=wrong, photo="a.jpg")
+    unsure = face._replace(confidence=np.full(68, 0.3, np.float32))
+    assert observe.choose_face([unsure])[1] == "one face, found by dlib, but its landmarks are uncertain"
     with pytest.raises(InputError, match=r"a.jpg: no face found, expected"):
         observe.choose_face([], photo="a.jpg")
     with pytest.raises(InputError, match=r"too small .* expected at least 20 px"):
