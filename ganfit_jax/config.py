@@ -56,6 +56,7 @@ class Stage:
     terms: tuple[str, ...] = TERMS
     rates: Rates = dataclasses.field(default_factory=Rates)
     final_rate: float = 0.1  # the cosine schedule ends at this fraction of the rates
+    landmark: float = 1.0  # multiplies the landmark weight in this stage
 
 
 @dataclasses.dataclass
@@ -74,7 +75,7 @@ class SecondRender:
 
 def _align() -> Stage:
     rates = Rates(shape=0.05, expression=0.02, rotation=0.01, translation=0.005)
-    return Stage("align", 80, ("landmark", "shape", "expression"), rates)
+    return Stage("align", 80, ("landmark", "shape", "expression"), rates, landmark=10.0)
 
 
 def _full() -> Stage:

@@ -60,7 +60,8 @@ def rate_tree(rates: Rates, photos: int) -> Params:
 
 def active(weights: Weights, stage: Stage) -> dict[str, float]:
     """The terms of a stage that have a weight, with it."""
-    return {name: float(getattr(weights, name)) for name in stage.terms if getattr(weights, name) != 0}
+    named = {name: float(getattr(weights, name)) for name in stage.terms}
+    return {name: value * (stage.landmark if name == "landmark" else 1.0) for name, value in named.items() if value}
 
 
 def step(
@@ -137,7 +138,8 @@ def run_stage(
     keys = jax.random.split(key, (*people, stage.steps))
     constants = (models, weights, rates, as_arrays(config.second))
     moments = jax.vmap(ADAM.init)(params) if people else ADAM.init(params)
-    state = State(params, moments, jnp.zeros(people))
+    # Explicit types: a weakly typed first state would compile the program twice.
+    state = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), State(params, moments, jnp.zeros(people)))
     run = partial(compiled_people_chunk if people else compiled_chunk, static=Static(config.size, config.second.size))
     spans = [slice(i, i + config.chunk) for i in range(0, stage.steps, config.chunk)]
     parts = [(keys[..., span], scales[span]) for span in spans]
