@@ -15,6 +15,7 @@ from ganfit_jax.landmarks import Detection, Detector, extent, face_size, mirror
 NAMES = ("auto", "dlib", "face-alignment")
 HOG_SIDE = 800  # px: longest side of the copy in which dlib searches; faces are found from 80 px, 20 px when upsampled
 DOUBTFUL = 0.25  # score of dlib's detector under which a face is dropped where there is a better one (faces: 0.5 to 3)
+STEADY = 0.03  # median spread above which other boxes are tried
 UNSTEADY = 0.05  # spread of a point, in sizes of the face, at which its confidence is a half (steady points: 0.01)
 CNN_SIDE = 400  # px: the network that finds profiles is slow on a CPU
 FACE_SIDE = 300  # px: side of the face's box in the copy in which dlib places the landmarks, in whole pixels
@@ -96,7 +97,7 @@ def dlib_detector() -> Detector:
     def steadiest(
         image: UInt8[np.ndarray, "h w 3"], box: Float[np.ndarray, "4"]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The network's boxes suit the predictor badly in profile: of shifted ones take that with the least spread."""
+        """Some boxes suit the predictor badly (profiles, small faces): take a shifted one, that of the least spread."""
         centre, side = (box[:2] + box[2:]) / 2, box[2] - box[0]
         results = []
         for dx, dy, size in itertools.product((-0.3, -0.15, 0.0, 0.15, 0.3), (-0.1, 0.1), (0.8, 1.0, 1.25)):
@@ -106,8 +107,9 @@ def dlib_detector() -> Detector:
         return min(results, key=lambda result: float(np.median(result[2])))
 
     def faces(image: UInt8[np.ndarray, "h w 3"]) -> tuple[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
-        if found := search(image, (0, 1, 2)):
-            return 0, [(box, *both(image, box)) for box in found]
+        if found := search(image, (1, 2) if max(image.shape) <= HOG_SIDE / 2 else (0, 1, 2)):
+            results = [(box, *both(image, box)) for box in found]
+            return 0, [each if np.median(each[2]) < STEADY else steadiest(image, each[0]) for each in results]
         for quarter in (1, 3, 2):
             turned = np.ascontiguousarray(np.rot90(image, quarter))
             if found := search(turned, (0,)):

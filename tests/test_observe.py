@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -155,8 +157,8 @@ def test_features_are_of_the_aligned_chip(astronaut, face):
     """The features that the window gives by the fit's own path nearly equal those cut from the photo."""
     network, _ = recognition.load("dlib")
     found = observe.observe(astronaut, face, network)
-    chip = recognition.aligned_chip(network.spec, found.image, found.landmarks)
-    again = recognition.features(network, chip)
+    chip = jax.jit(partial(recognition.aligned_chip, network.spec))(found.image, found.landmarks)
+    again = jax.jit(recognition.features)(network, chip)
     assert found.features.embedding.shape == again.embedding.shape
     assert jnp.linalg.norm(found.features.embedding - again.embedding) < 0.15
     flipped = moved(face, 1.0, (4.0, 0.0))
