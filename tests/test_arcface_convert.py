@@ -1,4 +1,4 @@
-import importlib
+import importlib.util
 import pickle
 import sys
 import types
@@ -21,10 +21,13 @@ BLOCKS, CHANNELS, OUTPUTS = (2, 2, 2, 2), (64, 128, 256, 512), 16
 
 @pytest.fixture(scope="module")
 def convert():
-    folder = str(Path(__file__).resolve().parents[1] / "third_party" / "arcface")
-    sys.path.insert(0, folder)
-    yield importlib.import_module("convert").convert
-    sys.path.remove(folder)
+    folder = Path(__file__).resolve().parents[1] / "third_party" / "arcface"
+    spec = importlib.util.spec_from_file_location("arcface_convert", folder / "convert.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(folder))
+    spec.loader.exec_module(module)
+    yield module.convert
+    sys.path.remove(str(folder))
 
 
 @pytest.fixture(scope="module")

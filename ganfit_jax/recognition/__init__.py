@@ -1,5 +1,7 @@
 """Identity networks F behind one signature: an aligned chip in, an embedding and activations out."""
 
+from typing import Any
+
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -21,6 +23,6 @@ def features(recogniser: Recogniser, chip: Float[Array, "*b s s 3"]) -> Features
     if chip.shape[-3:] != (side, side, 3):
         raise ValueError(f"{recogniser.spec.name}: chip of shape {chip.shape}, expected [..., {side}, {side}, 3]")
     batch = chip.shape[:-3]
-    network = nnx.merge(recogniser.spec.graph, recogniser.weights)
-    out = network(chip.reshape(-1, side, side, 3))
+    graph: Any = recogniser.spec.graph
+    out = nnx.merge(graph, recogniser.weights)(chip.reshape(-1, side, side, 3))
     return Features(out.embedding.reshape(*batch, -1), tuple(x.reshape(*batch, *x.shape[1:]) for x in out.activations))

@@ -37,7 +37,8 @@ class Depthwise(nnx.Module):
         self.stride, self.padding = stride, padding
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
-        return depthwise(x, self.kernel[...], self.stride, self.padding) + self.bias[...][None, None, None, :]
+        y: Any = depthwise(x, self.kernel[...], self.stride, self.padding)
+        return y + self.bias[...][None, None, None, :]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -19,10 +19,6 @@ from torch_state import from_state_dict, read_state_dict
 from ganfit_jax.recognition import load
 from ganfit_jax.recognition.mobilefacenet import STAGES
 
-SOURCE = flags.DEFINE_string("source", None, "an insightface .onnx, .pt or .pth file, or an npz of MXNet tensors")
-OUTPUT = flags.DEFINE_string("output", None, "the npz to write")
-LICENCE = flags.DEFINE_string("licence", "non-commercial research only", "the licence that the npz states")
-
 
 def from_mxnet(tensors: Arrays, source: str) -> tuple[str, float, Arrays]:
     """Network name, pixel divisor and weights of MobileFaceNet "y1" from its raw MXNet tensors."""
@@ -34,8 +30,8 @@ def from_mxnet(tensors: Arrays, source: str) -> tuple[str, float, Arrays]:
         return tensors[key]
 
     def put(ours: str, theirs: str, prelu: str | None = None) -> None:
-        bn = (get(f"{theirs}_batchnorm_{part}") for part in ("gamma", "beta", "moving_mean", "moving_var"))
-        put_conv(out, ours, get(f"{theirs}_conv2d_weight"), None, norm(*bn, 1e-3))
+        bn = [get(f"{theirs}_batchnorm_{part}") for part in ("gamma", "beta", "moving_mean", "moving_var")]
+        put_conv(out, ours, get(f"{theirs}_conv2d_weight"), None, norm(bn, 1e-3))
         if prelu is not None:
             out[f"{prelu}.slope"] = get(f"{theirs}_relu_gamma")
 
@@ -51,7 +47,7 @@ def from_mxnet(tensors: Arrays, source: str) -> tuple[str, float, Arrays]:
     put("separate", "conv_6sep", "separate_prelu")
     put("pool", "conv_6dw7_7")
     beta, mean, variance = (get(f"fc1_{part}") for part in ("beta", "moving_mean", "moving_var"))
-    last = norm(np.ones_like(beta), beta, mean, variance, 2e-5)  # gamma is fixed to 1
+    last = norm((np.ones_like(beta), beta, mean, variance), 2e-5)  # gamma is fixed to 1
     put_dense(out, "head", get("fc1_weight"), get("pre_fc1_bias"), last, 512)
     return "mobilefacenet", 128.0, out
 
@@ -76,13 +72,17 @@ def convert(source: Path, output: Path, licence: str) -> str:
 
 
 def main(_: list[str]) -> None:
+    source, output = Path(flags.FLAGS.source), Path(flags.FLAGS.output)
     try:
-        name = convert(Path(SOURCE.value), Path(OUTPUT.value), LICENCE.value)
+        print(f"{output}: {convert(source, output, flags.FLAGS.licence)}")
     except (ValueError, OSError) as error:
         sys.exit(str(error))
-    print(f"{OUTPUT.value}: {name}")
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["source", "output"])
+    flags.DEFINE_string(
+        "source", None, "an insightface .onnx, .pt or .pth file, or an npz of MXNet tensors", required=True
+    )
+    flags.DEFINE_string("output", None, "the npz to write", required=True)
+    flags.DEFINE_string("licence", "non-commercial research only", "the licence that the npz states")
     app.run(main)

@@ -1,5 +1,7 @@
 """Layers of the checkpoints as our inference layers: normalisations folded, NHWC layouts."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ganfit_jax.recognition.iresnet import BLOCKS
@@ -8,8 +10,9 @@ Arrays = dict[str, np.ndarray]
 Norm = tuple[np.ndarray, np.ndarray]  # scale and bias of a normalisation with fixed statistics
 
 
-def norm(gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, variance: np.ndarray, epsilon: float) -> Norm:
-    """``gamma (x - mean) / sqrt(variance + epsilon) + beta`` as scale and bias."""
+def norm(statistics: Sequence[np.ndarray], epsilon: float) -> Norm:
+    """``gamma (x - mean) / sqrt(variance + epsilon) + beta`` as scale and bias, of (gamma, beta, mean, variance)."""
+    gamma, beta, mean, variance = statistics
     scale = gamma / np.sqrt(variance.astype(np.float64) + epsilon)
     return scale, beta - mean * scale
 

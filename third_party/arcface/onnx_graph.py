@@ -59,7 +59,7 @@ class Graph:
 
     def norm(self, node: Any) -> Norm:
         epsilon = self.attributes(node).get("epsilon", 1e-5)
-        return norm(*(self.constant(node, index) for index in range(1, 5)), epsilon)
+        return norm([self.constant(node, index) for index in range(1, 5)], epsilon)
 
     def norm_after(self, tensor: str) -> tuple[Norm | None, str]:
         """The normalisation that follows, if one does, and the tensor behind it."""

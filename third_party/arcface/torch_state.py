@@ -73,7 +73,7 @@ def from_state_dict(state: Arrays, source: str) -> tuple[str, float, Arrays]:
         return state[key]
 
     def bn(key: str) -> Norm:
-        return norm(*(get(f"{key}.{part}") for part in ("weight", "bias", "running_mean", "running_var")), 1e-5)
+        return norm([get(f"{key}.{part}") for part in ("weight", "bias", "running_mean", "running_var")], 1e-5)
 
     out: Arrays = {}
     put_conv(out, "stem", get("conv1.weight"), None, bn("bn1"))
