@@ -15,7 +15,8 @@ from jaxtyping import Array, Float
 from ganfit_jax import losses, morphable, texture
 from ganfit_jax.energy import GREY, chip_of
 from ganfit_jax.errors import InputError
-from ganfit_jax.export import save_fit, write_bytes, write_glb, write_obj
+from ganfit_jax.export import save_fit, write_glb, write_obj
+from ganfit_jax.files import write_bytes
 from ganfit_jax.gltf import glb_bytes
 from ganfit_jax.landmarks import INNER, outer_eye_distance
 from ganfit_jax.picture import comparison, losses_plot, save_png

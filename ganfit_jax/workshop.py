@@ -29,6 +29,7 @@ from ganfit_jax.types import Camera, LinearTexture, Models, Observation, View
 
 EYE_TURN = 25.8  # degrees by which a unit such as eyeLookUpLeft turns the eye at weight 1
 GLASSES = -2.5  # score from which a portrait counts as wearing glasses: strict, a corpus can do without doubtful ones
+UNSURE = 0.6  # mean confidence of the landmarks below which a portrait is left out
 WINDOW = 512  # side of the window that the texels are read from, pixels
 
 
@@ -82,7 +83,7 @@ def look(shop: Workshop, path: Path) -> Found | str:
         chosen, _ = choose_face(shop.find.detect(photo), None, str(path))
     except InputError as error:
         return "no face" if "no face" in str(error) else "small" if "too small" in str(error) else "unreadable"
-    why = reject(photo, chosen.landmarks, shop.smallest)
+    why = "landmarks" if chosen.confidence.mean() < UNSURE else reject(photo, chosen.landmarks, shop.smallest)
     if why:
         return why
     seen = observe(photo, chosen, None, shop.config.size)
