@@ -18,14 +18,54 @@ class Conv(nnx.Module):
         self.stride, self.padding = stride, padding
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
-        y = jax.lax.conv_general_dilated(
-            x,
-            self.kernel[...],
-            window_strides=(self.stride, self.stride),
-            padding=[(self.padding, self.padding)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        y: Any = convolve(x, self.kernel[...], self.stride, self.padding)
         return y + self.bias[...][None, None, None, :]
+
+
+def _convolve(x: Any, kernel: Any, stride: int, low: int, high: tuple[int, int], dilation: int) -> Any:
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=[(low, high[0]), (low, high[1])],
+        lhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def convolve(
+    x: Float[Array, "n h w i"], kernel: Float[Array, "k k i o"], stride: int, padding: int
+) -> Float[Array, "n h2 w2 o"]:
+    """Convolution (cross-correlation) with ``padding`` zeros on every side. Reverse mode only.
+
+    Its gradient is written out with the kernel turned round explicitly: XLA's CPU backend runs the form that
+    autodiff gives in a loop body several times slower.
+    """
+    return _convolve(x, kernel, stride, padding, (padding, padding), 1)
+
+
+def _convolve_forward(x: Any, kernel: Any, stride: int, padding: int) -> tuple[Any, Any]:
+    return convolve(x, kernel, stride, padding), (x, kernel)
+
+
+def _convolve_backward(stride: int, padding: int, saved: Any, cotangent: Any) -> tuple[Any, Any]:
+    x, kernel = saved
+    high = _dilated_padding(x, cotangent, stride, padding)
+    turned = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
+    x_cotangent = _convolve(cotangent, turned, 1, kernel.shape[0] - 1 - padding, high, stride)
+    _, pull = jax.vjp(lambda k: _convolve(x, k, stride, padding, (padding, padding), 1), kernel)
+    return x_cotangent, pull(cotangent)[0]
+
+
+convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _dilated_padding(x: Any, cotangent: Any, stride: int, padding: int) -> tuple[int, int]:
+    """Zeros behind the dilated cotangent (rows, columns) that make its convolution as large as ``x``."""
+    sizes = zip(x.shape[1:3], cotangent.shape[1:3], strict=True)
+    rows, columns = (n + padding - (m - 1) * stride - 1 for n, m in sizes)
+    return rows, columns
 
 
 class Depthwise(nnx.Module):
@@ -72,7 +112,7 @@ def _depthwise_backward(stride: int, padding: int, saved: Any, cotangent: Any) -
     x, kernel = saved
     side = kernel.shape[0]
     low = side - 1 - padding
-    high = [n + padding - (m - 1) * stride - 1 for n, m in zip(x.shape[1:3], cotangent.shape[1:3], strict=True)]
+    high = _dilated_padding(x, cotangent, stride, padding)
     dilated = ((0, 0, 0), (low, high[0], stride - 1), (low, high[1], stride - 1), (0, 0, 0))
     x_cotangent = depthwise(jax.lax.pad(cotangent, jnp.zeros((), x.dtype), dilated), kernel[::-1, ::-1], 1, 0)
     padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
