@@ -20,8 +20,8 @@ def draw(
     """A rendering of side `size` of world vertices (mm) with an albedo map (sRGB, [0, 1]) over a background.
 
     `background` is one grey, one colour, or an image. Colour is ``albedo * (ambient + colour max(0, <n, d>))`` with
-    interpolated vertex normals, not clipped: a strong light gives more than 1. Gradients reach vertices, albedo, camera,
-    light and background, at silhouettes too; they never go through visibility itself.
+    interpolated vertex normals, not clipped: a strong light gives more than 1. Gradients reach vertices, albedo,
+    camera, light and background, at silhouettes too; they never go through visibility itself.
     """
     screen = camera.project(view_camera, vertices, size)
     rotation = camera.rotation_matrix(view_camera.rotation)
@@ -29,28 +29,31 @@ def draw(
     faces = raster.rasterize(screen, model.faces, size).faces[..., 0]
     covered = faces >= 0
 
-    corners = jnp.concatenate([screen, normals], axis=1).at[model.faces].get(mode="promise_in_bounds")
-    corners = corners.reshape(-1, 18).at[jnp.where(covered, faces, corners.shape[0])].get(mode="fill", fill_value=0.0)
-    corners = corners.reshape(size, size, 3, 6)
-    nowhere = jnp.array([[0.0, 0.0, 1.0], [1.0, 0.0, 1.0], [0.0, 1.0, 1.0]], screen.dtype)
-    weights, depth = shading.barycentrics(jnp.where(covered[..., None, None], corners[..., :3], nowhere[None, None]))
-    normal = jnp.sum(weights[..., None] * corners[..., 3:], axis=2)
-    normal = jnp.where(covered[..., None], shading.normalise(normal), 0.0)
-    uv_corners = lax.stop_gradient(model.uv[model.uv_faces].reshape(-1, 6)[jnp.maximum(faces, 0)])
-    uv = jnp.sum(weights[..., None] * uv_corners.reshape(size, size, 3, 2), axis=2)
+    per_vertex = lax.optimization_barrier(jnp.concatenate([screen, normals], axis=1))
+    per_face = per_vertex.at[model.faces].get(mode="promise_in_bounds").reshape(-1, 18)
+    nothing = jnp.where(covered, faces, per_face.shape[0]).reshape(-1)
+    corners = shading.planes(shading.take(per_face, nothing), size)
+    x, y, z = (corners[axis::6] for axis in range(3))
+    weights, depth = shading.barycentrics(x, y, [jnp.where(covered, plane, 1.0) for plane in z])
+    normal = shading.normalise([shading.interpolate(weights, corners[axis::6]) for axis in range(3, 6)])
+    uv_corners = lax.stop_gradient(model.uv[model.uv_faces].reshape(-1, 6))
+    uv_corners = shading.planes(shading.take(uv_corners, nothing), size)
+    u, v = lax.optimization_barrier([shading.interpolate(weights, uv_corners[axis::2]) for axis in range(2)])
 
-    colour = shading.lookup(albedo, jnp.where(covered[..., None], uv, 0.5)) * shading.lambert(normal, light)
-    behind = jnp.broadcast_to(jnp.asarray(background, colour.dtype), colour.shape)
-    hard = jnp.where(covered[..., None], colour, behind)
+    light_planes = shading.lambert(normal, light)
+    behind = jnp.broadcast_to(jnp.asarray(background, screen.dtype), (size, size, 3))
+    colour = [
+        jnp.where(covered, texel * shade, behind[..., i])
+        for i, (texel, shade) in enumerate(zip(shading.lookup(albedo, u, v), light_planes, strict=True))
+    ]
     depth = jnp.where(covered, depth, 0.0)
     across = raster.neighbours(model.faces) if model.neighbours is None else model.neighbours
     edges = raster.silhouettes(screen, model.faces, across, depth)
-    coverage = covered.astype(colour.dtype)[..., None]
-    soft = shading.soften(jnp.concatenate([hard, coverage], axis=-1), screen, model.faces, edges)
+    soft = shading.soften([*colour, covered.astype(screen.dtype)], screen, model.faces, edges)
 
     points = morphable.landmarks(model, vertices, view_camera.rotation)
     landmarks = camera.project(view_camera, points, size)[:, :2]
-    return Rendering(soft[..., :3], soft[..., 3], depth, normal, landmarks)
+    return Rendering(soft[..., :3], soft[..., 3], depth, jnp.stack(normal, axis=-1), landmarks)
 
 
 def render(
