@@ -16,7 +16,7 @@ Memory
 
 from collections.abc import Callable
 from functools import partial, reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -95,9 +95,19 @@ def _nearest(boxes: _Boxes, key: Callable, size: int, chunk_size: int) -> Int[Ar
     return lax.while_loop(lambda state: state[0] < ends[-1], take, state)[2][:size, :size]
 
 
+def once(values: Any, faces: Int[Array, "f 3"]) -> Any:
+    """The same numbers, computed once and kept. `faces` is any array of indices that the compiler cannot foresee.
+
+    XLA on the CPU copies cheap arithmetic into each of its consumers, barriers or not, which multiplies the work of
+    long chains and of backward passes many times over. It never copies a division: this is one, by one.
+    """
+    one = jnp.where(faces.reshape(-1)[0] >= -1, 1.0, 2.0)
+    return jax.tree.map(lambda value: value / one.astype(value.dtype), values)
+
+
 def _corners(screen: Float[Array, "v 3"], faces: Int[Array, "f k"]) -> list[list[Float[Array, "f"]]]:
     """x, y and depth, each of all corners of all faces."""
-    corners = lax.optimization_barrier(screen[faces].reshape(faces.shape[0], -1)).T
+    corners = screen[faces].reshape(faces.shape[0], -1).T
     return [list(corners[axis::3]) for axis in range(3)]
 
 
@@ -127,8 +137,8 @@ def _edge_functions(
         px, py = jnp.where(swap, x[two], x[one]), jnp.where(swap, y[two], y[one])
         dx, dy = jnp.where(swap, x[one], x[two]) - px, jnp.where(swap, y[one], y[two]) - py
         flip = swap == outside
-        line = [px, py, jnp.where(flip, dx, -dx), jnp.where(flip, dy, -dy)]
-        px, py, dx, dy = (value[:, None, None] for value in lax.optimization_barrier(line))
+        line = once([px, py, jnp.where(flip, dx, -dx), jnp.where(flip, dy, -dy)], faces)
+        px, py, dx, dy = (value[:, None, None] for value in line)
         inside.append(dx * (centre_y - py) - dy * (centre_x - px))
     return inside
 
@@ -156,9 +166,9 @@ def rasterize(
         def inverse_depth(ids, row, column, taken=tuple(found)):
             rows, columns = _pixels(row, column)
             own = faces[ids]
-            x, y, depth = _corners(screen, own)
+            x, y, depth = once(_corners(screen, own), faces)
             inside = _edge_functions(x, y, own, rows, columns)
-            inverse = [value[:, None, None] for value in lax.optimization_barrier([1 / z for z in depth])]
+            inverse = [(1 / z)[:, None, None] for z in depth]
             total = inside[0] + inside[1] + inside[2]
             covered = (inside[0] >= 0) & (inside[1] >= 0) & (inside[2] >= 0) & (total > 0)
             for layer in taken:
@@ -201,10 +211,11 @@ def silhouettes(
     """
     size = depth.shape[0]
     x, y, z = _corners(lax.stop_gradient(screen), faces)
-    outside = lax.optimization_barrier(_doubled_area(x, y) > 0)
+    outside = once(_doubled_area(x, y), faces) > 0
     finite = jnp.isfinite(sum(x) + sum(y) + sum(z)) & (reduce(jnp.minimum, z) > NEAR)
     fold = outside[None] & ~outside[across.T]
-    drawn = lax.optimization_barrier(((fold | (across.T < 0)) & finite[None]).reshape(-1))
+    drawn = ((fold | (across.T < 0)) & finite[None]).reshape(-1)
+    drawn = once(drawn.astype(screen.dtype), faces) > 0
     starts, stops = ([jnp.concatenate([axis[(i + step) % 3] for i in range(3)]) for axis in (x, y)] for step in (1, 2))
     boxes = _boxes(
         *([jnp.where(drawn, end[axis], 0.0) for end in (starts, stops)] for axis in (0, 1)), drawn, radius, size
@@ -215,7 +226,7 @@ def silhouettes(
     def closeness(ids, row, column):
         rows, columns = _pixels(row, column)
         x, y, z = _corners(screen, _edge_vertices(faces, ids % count, ids // count))
-        line = lax.optimization_barrier([x[0], y[0], x[1] - x[0], y[1] - y[0], 1 / z[0], 1 / z[1]])
+        line = once([x[0], y[0], x[1] - x[0], y[1] - y[0], 1 / z[0], 1 / z[1]], faces)
         px, py, dx, dy, first, second = (value[:, None, None] for value in line)
         along, right, down = nearest_on_line(
             columns.astype(px.dtype) + 0.5 - px, rows.astype(py.dtype) + 0.5 - py, dx, dy

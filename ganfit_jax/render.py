@@ -1,5 +1,7 @@
 """R(S, T, p_c, p_l): a textured face to an image; deferred shading over hard visibility with soft silhouettes."""
 
+from functools import partial
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -29,22 +31,24 @@ def draw(
     faces = raster.rasterize(screen, model.faces, size).faces[..., 0]
     covered = faces >= 0
 
-    per_vertex = lax.optimization_barrier(jnp.concatenate([screen, normals], axis=1))
-    per_face = per_vertex.at[model.faces].get(mode="promise_in_bounds").reshape(-1, 18)
-    nothing = jnp.where(covered, faces, per_face.shape[0]).reshape(-1)
-    corners = shading.planes(shading.take(per_face, nothing), size)
+    once = partial(raster.once, faces=model.faces)
+    per_vertex = once(jnp.concatenate([screen, normals], axis=1))
+    per_face = once(per_vertex.at[model.faces].get(mode="promise_in_bounds").reshape(-1, 18))
+    index = jnp.where(covered, faces, model.faces.shape[0]).reshape(-1)
+    corners = once(shading.planes(shading.take(per_face, index), size))
     x, y, z = (corners[axis::6] for axis in range(3))
-    weights, depth = shading.barycentrics(x, y, [jnp.where(covered, plane, 1.0) for plane in z])
-    normal = shading.normalise([shading.interpolate(weights, corners[axis::6]) for axis in range(3, 6)])
-    uv_corners = lax.stop_gradient(model.uv[model.uv_faces].reshape(-1, 6))
-    uv_corners = shading.planes(shading.take(uv_corners, nothing), size)
-    u, v = lax.optimization_barrier([shading.interpolate(weights, uv_corners[axis::2]) for axis in range(2)])
+    weights, depth = once(shading.barycentrics(x, y, [jnp.where(covered, plane, 1.0) for plane in z]))
+    normal = once([shading.interpolate(weights, corners[axis::6]) for axis in range(3, 6)])
+    normal = once(shading.normalise(normal))
+    per_face = once(lax.stop_gradient(model.uv[model.uv_faces].reshape(-1, 6)))
+    uv_corners = shading.planes(shading.take(per_face, index), size)
+    u, v = once([shading.interpolate(weights, uv_corners[axis::2]) for axis in range(2)])
 
-    light_planes = shading.lambert(normal, light)
+    shades, texels = once((shading.lambert(normal, light), shading.lookup(albedo, u, v)))
     behind = jnp.broadcast_to(jnp.asarray(background, screen.dtype), (size, size, 3))
     colour = [
         jnp.where(covered, texel * shade, behind[..., i])
-        for i, (texel, shade) in enumerate(zip(shading.lookup(albedo, u, v), light_planes, strict=True))
+        for i, (texel, shade) in enumerate(zip(texels, shades, strict=True))
     ]
     depth = jnp.where(covered, depth, 0.0)
     across = raster.neighbours(model.faces) if model.neighbours is None else model.neighbours

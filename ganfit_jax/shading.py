@@ -22,13 +22,12 @@ Planes = Sequence[Float[Array, "h w"]]
 
 def planes(rows: Float[Array, "n c"], size: int) -> list[Float[Array, "h w"]]:
     """Columns of a table with one row per pixel, as images. Arithmetic on whole planes is what compiles well."""
-    columns = lax.optimization_barrier(rows.T)
-    return [column.reshape(size, size) for column in lax.split(columns, (1,) * rows.shape[1])]
+    return [column.reshape(size, size) for column in lax.split(rows.T, (1,) * rows.shape[1])]
 
 
 def take(table: Float[Array, "n c"], index: Int[Array, "m"]) -> Float[Array, "m c"]:
     """Rows of a table; an index of n gives zeros and receives no gradient."""
-    return lax.optimization_barrier(table).at[index].get(mode="fill", fill_value=0.0)
+    return table.at[index].get(mode="fill", fill_value=0.0)
 
 
 def pixel_centres(size: int, dtype: Any) -> tuple[Float[Array, "1 w"], Float[Array, "h 1"]]:
@@ -48,8 +47,8 @@ def barycentrics(x: Planes, y: Planes, z: Planes) -> tuple[Planes, Float[Array, 
     edges = [x[i] * y[j] - y[i] * x[j] for i, j in ((1, 2), (2, 0), (0, 1))]
     weighted = [edge / depth for edge, depth in zip(edges, z, strict=True)]
     total = weighted[0] + weighted[1] + weighted[2]
-    inverse = 1 / jnp.where(jnp.abs(total) > 1e-12, total, 1.0)
-    return lax.optimization_barrier(([value * inverse for value in weighted], (edges[0] + edges[1] + edges[2]) * inverse))
+    total = jnp.where(jnp.abs(total) > 1e-12, total, 1.0)
+    return [value / total for value in weighted], (edges[0] + edges[1] + edges[2]) / total
 
 
 def interpolate(weights: Planes, values: Planes) -> Float[Array, "h w"]:
@@ -64,9 +63,9 @@ def lookup(texture: Float[Array, "s s 3"], u: Float[Array, "h w"], v: Float[Arra
     left, top = (lax.stop_gradient(jnp.minimum(jnp.floor(place), size - 2.0)) for place in (u, v))
     right, down = u - left, v - top
     first = (top.astype(jnp.int32) * size + left.astype(jnp.int32)).reshape(-1)
-    rows = lax.optimization_barrier(texture.reshape(-1, channels))
+    rows = texture.reshape(-1, channels)
     corners = [planes(rows.at[first + step].get(mode="clip"), u.shape[0]) for step in (0, 1, size, size + 1)]
-    weights = lax.optimization_barrier([(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down])
+    weights = [(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down]
     return [sum(weight * corner[c] for weight, corner in zip(weights, corners, strict=True)) for c in range(channels)]
 
 
@@ -79,8 +78,8 @@ def lambert(normal: Planes, light: Light) -> Planes:
 
 def normalise(vector: Planes) -> Planes:
     """Unit vectors; zero stays zero, with a finite gradient."""
-    inverse = lax.rsqrt(vector[0] ** 2 + vector[1] ** 2 + vector[2] ** 2 + 1e-12)
-    return lax.optimization_barrier([axis * inverse for axis in vector])
+    length = jnp.sqrt(vector[0] ** 2 + vector[1] ** 2 + vector[2] ** 2 + 1e-12)
+    return [axis / length for axis in vector]
 
 
 def soften(
