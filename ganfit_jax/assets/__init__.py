@@ -2,8 +2,8 @@
 
 A shape model holds the arrays of `types.ShapeModel` under their names (``regions.face`` and so on for the masks), any
 float or integer type, plus ``name``, ``licence`` and ``expressions`` (names, one per expression component; may be
-empty). The optional key ``smooth_basis`` [m, v] appends 3 m identity components to ``identity_basis``: each smooth
-function moves the vertices along x, then y, then z.
+empty). The optional keys ``smooth_basis`` [m, v] and ``smooth_scale`` [m, 3] append 3 m identity components to
+``identity_basis``: each smooth function moves the vertices along x, then y, then z, by its scale for that axis.
 
 A texture model holds ``mean`` [s, s, 3] (floats in [0, 1], or uint8), ``name``, ``licence`` and either ``basis``
 [n, s, s, 3] or, smaller, its luma and colour differences (red - luma, blue - luma) at half the resolution:
@@ -63,10 +63,10 @@ def load_shape(name_or_path: str | os.PathLike[str] = "face") -> tuple[ShapeMode
         raise InputError(f"{path}: key 'expressions': expected {sizes['n_e']} names, found {len(info.expressions)}")
     basis = arrays["identity_basis"].astype(np.float32)
     if "smooth_basis" in arrays:
-        _check(path, arrays, {"smooth_basis": ("m", "v")}, sizes)
+        _check(path, arrays, {"smooth_basis": ("m", "v"), "smooth_scale": ("m", 3)}, sizes)
         smooth = arrays["smooth_basis"].astype(np.float32)
-        along = smooth[:, None, :, None] * np.eye(3, dtype=np.float32)[None, :, None, :]
-        basis = np.concatenate([basis, along.reshape(-1, smooth.shape[1], 3)])
+        axes = arrays["smooth_scale"].astype(np.float32)[:, :, None] * np.eye(3, dtype=np.float32)
+        basis = np.concatenate([basis, np.einsum("mv,mac->mavc", smooth, axes).reshape(-1, smooth.shape[1], 3)])
     arrays["identity_basis"] = basis
     kinds = {key: jnp.int32 if key in _INDICES else jnp.float32 for key in _SHAPE}
     fields = {key: jnp.asarray(arrays[key], kinds[key]) for key in _SHAPE if "." not in key}

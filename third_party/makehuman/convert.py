@@ -61,16 +61,15 @@ def build(archive: source.Archive) -> tuple[dict[str, np.ndarray], np.ndarray]:
     eye_ids = np.searchsorted(used, np.concatenate(eyes))
     mean = mean - mean[eye_ids].mean(0)
     vertices = operator @ mean + mesh.offset
-    upper, lower, rim = lips(mesh)
+    upper, lower = lips(mesh)
     vertices = vertices + regions.close_lips(vertices, mesh, upper, lower)
     vertices = (vertices + vertices[mirror] * FLIP) / 2.0
 
-    ear = max_motion(operator, read, [n for n in archive.names if "/ears/l-ear-wing" in n or "/ears/l-ear-scale-" in n])
-    area = regions.masks(vertices, mesh, np.maximum(ear, ear[mirror]) / ear.max(), rim)
+    area = regions.masks(vertices, mesh)
     expressions = people.expressions(read, archive.names)
     units = np.stack([operator @ read(name) for name in expressions.values()])
     units = turn_eyes(units, list(expressions), vertices, mesh)
-    points = np.flatnonzero((mesh.part == 0) & (rim == 0) & (vertices[:, 2] > -95.0) & (vertices[:, 1] > -130.0))
+    points = np.flatnonzero((mesh.part == 0) & ~mesh.inner & (vertices[:, 2] > -95.0) & (vertices[:, 1] > -130.0))
     smooth = people.smooth_modes(vertices[points[people.spread_points(vertices[points], 1500)]], vertices)
 
     quads = np.searchsorted(np.unique(mesh.quads), mesh.quads)
@@ -89,6 +88,7 @@ def build(archive: source.Archive) -> tuple[dict[str, np.ndarray], np.ndarray]:
         "mean": vertices.astype(np.float32),
         "identity_basis": np.einsum("vn,mnc->mvc", operator.toarray(), modes).astype(half),
         "smooth_basis": smooth.astype(half),
+        "smooth_scale": people.smooth_scale(smooth, mirror).astype(np.float32),
         "expression_basis": units.astype(half),
         "faces": mesh.faces.astype(np.uint16),
         "uv": uv.astype(np.float32),
@@ -121,26 +121,15 @@ def coarse_weights(base: source.Obj, mesh: geometry.Mesh, used: np.ndarray) -> n
     return weights[used]
 
 
-def max_motion(operator, read, names: list[str]) -> np.ndarray:
-    return np.max([np.linalg.norm(operator @ read(n), axis=1) for n in names], axis=0)
-
-
-def lips(mesh: geometry.Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids of the upper and of the lower lip, and a mask [v] of what lies behind them (MakeHuman's mouth island)."""
-    rows = mesh.mouth_grid[:, 1]
-    sheet = mesh.part == 3
-    touching = mesh.faces[sheet[mesh.faces].any(1)]
-    ends = [rows[sheet].min(), rows[sheet].max()]
+def lips(mesh: geometry.Mesh) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of the vertices around the mouth that belong to the upper and to the lower lip."""
     edges = np.concatenate([mesh.faces[:, [i, (i + 1) % 3]] for i in range(3)])
     edges = edges[(mesh.part[edges] == 0).all(1)]
-    graph = sp.coo_matrix((np.ones(len(edges)), edges.T), shape=(len(rows), len(rows)))
-    steps = []
-    for row in ends:
-        near = np.unique(touching[(sheet[touching] & (rows[touching] == row)).any(1)])
-        steps.append(dijkstra(graph, directed=False, indices=near[~sheet[near]], unweighted=True, min_only=True))
+    graph = sp.coo_matrix((np.ones(len(edges)), edges.T), shape=(len(mesh.part), len(mesh.part)))
+    steps = [dijkstra(graph, directed=False, indices=r, unweighted=True, min_only=True) for r in mesh.mouth_rim]
     upper = np.flatnonzero((steps[0] < steps[1]) & (steps[0] < 20))
     lower = np.flatnonzero((steps[1] < steps[0]) & (steps[1] < 20))
-    return upper, lower, mesh.inner.astype(float)
+    return upper, lower
 
 
 def turn_eyes(units: np.ndarray, names: list[str], vertices: np.ndarray, mesh: geometry.Mesh) -> np.ndarray:

@@ -34,7 +34,8 @@ class Mesh(NamedTuple):
     parent: np.ndarray  # [skin f] the coarse quad of each triangle
     eye_angle: np.ndarray  # [v, 2] polar angle from the gaze and azimuth (0 = +x, towards +y) on the eyeballs, else 0
     inner: np.ndarray  # [v] bool: skin behind the lips (MakeHuman's mouth island)
-    mouth_grid: np.ndarray  # [v, 2] column in [-1, 1] (to the subject's left), row in [0, 1] (down) of the mouth sheet
+    mouth_grid: np.ndarray  # [v, 2] column, and row in [0, 1] (down), of the mouth sheet
+    mouth_rim: np.ndarray  # [2, columns] ids of the upper and the lower end of each column of the sheet
 
 
 def select_quads(base: source.Obj) -> tuple[np.ndarray, np.ndarray]:
@@ -164,7 +165,7 @@ def build(base: source.Obj) -> Mesh:
         operator, triangles_eye, angle = _eyeball(base, np.unique(base.faces[name]), part == 2)
         zero = np.zeros((operator.shape[0], 3))
         append(operator, triangles_eye, zero, part, angle, np.zeros((operator.shape[0], 2)))
-    operator, sheet, offset, grid = _mouth(base, skin, triangles)
+    operator, sheet, offset, grid, rim = _mouth(base, skin, triangles)
     inner = np.zeros(skin.shape[0] + sum(o.shape[0] for o in operators[1:]) + operator.shape[0], bool)
     inner[triangles[in_mouth[parent]]] = True
     inner[triangles[~in_mouth[parent]]] = False  # the border still belongs to the lips
@@ -181,6 +182,7 @@ def build(base: source.Obj) -> Mesh:
         eye_angle=np.concatenate(angles),
         inner=inner,
         mouth_grid=np.concatenate(grids),
+        mouth_rim=rim,
     )
 
 
@@ -263,7 +265,7 @@ def _mouth(base: source.Obj, skin: sp.csr_matrix, triangles: np.ndarray):
     column = np.linspace(-1.0, 1.0, width + 2)[1:-1]
     depth = np.sin(np.pi * t)[:, None] * np.sqrt(1.0 - column**2)[None]
     offset = np.stack([0.0 * depth, 0.0 * depth, -MOUTH_BACK * depth], -1).reshape(-1, 3)
-    grid = np.stack(np.broadcast_arrays(column[None], t[:, None]), -1).reshape(-1, 2)
+    grid = np.stack(np.broadcast_arrays(np.arange(width)[None], t[:, None]), -1).reshape(-1, 2)
     ids = np.concatenate([-1 - upper[None], np.arange(rows * width).reshape(rows, width), -1 - lower[None]])
     faces = []
     for i in range(rows + 1):
@@ -272,4 +274,4 @@ def _mouth(base: source.Obj, skin: sp.csr_matrix, triangles: np.ndarray):
             mirrored = j >= (width - 1) // 2  # diagonals are symmetric
             faces += [(a, b, c), (a, c, d)] if mirrored else [(a, b, d), (b, c, d)]
         faces += [(-1 - right[corner], ids[i + 1, 0], ids[i, 0]), (-1 - left[corner], ids[i, -1], ids[i + 1, -1])]
-    return blend, np.array(faces), offset, grid
+    return blend, np.array(faces), offset, grid, np.stack([upper, lower])

@@ -12,6 +12,7 @@ KERNEL = ((2.2, 35.0), (1.3, 15.0))  # (amplitude, length) in mm
 GROUPS = ("head", "forehead", "eyebrows", "eyes", "nose", "mouth", "cheek", "chin", "ears", "neck", "asym")
 SKIPPED = re.compile(r"head-trans|neck-scale-vert|neck-trans|neck-height|breast|trunk")
 SIDEWAYS = ("mouth-trans", "nose-trans")  # their in / out pair shifts the feature to one side
+ASYMMETRY = 0.4  # std of asymmetric smooth motion relative to symmetric
 OPPOSITE = {
     "incr": "decr",
     "up": "down",
@@ -21,7 +22,7 @@ OPPOSITE = {
     "convex": "concave",
 }
 SLIDER_STD, SLIDER_REACH = 0.3, 2.0  # std of a slider; at most this many mm at one std
-UNEVEN = 0.25  # how far the left and the right slider of a pair differ, relative to their common value
+UNEVEN = 0.15  # how far the left and the right slider of a pair differ, relative to their common value
 RACES = ("african", "asian", "caucasian")
 Reader = Callable[[str], np.ndarray]  # path of a target -> displacement field
 
@@ -49,7 +50,7 @@ def sample(read: Reader, names: list[str], rng: np.random.Generator, face: np.nd
     for stem in sorted(sliders):
         base, _, ending = stem.rpartition("-")
         if parts := re.fullmatch(r"(asym-.*)-r", stem):  # two ends of one slider
-            weights = rng.normal(size=PEOPLE) * 0.4 * std(sliders[stem])
+            weights = rng.normal(size=PEOPLE) * 0.3 * std(sliders[stem])
             add(sliders[stem], np.maximum(weights, 0.0))
             add(sliders[f"{parts[1]}-l"], np.maximum(-weights, 0.0))
         elif stem.startswith("asym-") or ending in OPPOSITE.values():
@@ -129,6 +130,16 @@ def smooth_modes(points: np.ndarray, vertices: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(_kernel(points, points))
     top = np.argsort(-values)[:SMOOTH_MODES]
     return fix_signs((_kernel(vertices, points) @ (vectors[:, top] / np.sqrt(values[top]))).T)
+
+
+def smooth_scale(modes: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    """Factor [m, 3] of each smooth mode along each axis: faces are nearly symmetric, so asymmetric motion is small.
+
+    A symmetric function moves the face asymmetrically along x, an antisymmetric one along y and z.
+    """
+    symmetric = (modes * modes[:, mirror]).sum(1) > 0
+    asymmetric = np.stack([symmetric, ~symmetric, ~symmetric], 1)
+    return np.where(asymmetric, ASYMMETRY, 1.0)
 
 
 def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:

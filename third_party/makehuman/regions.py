@@ -15,16 +15,18 @@ def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
     return t * t * (3.0 - 2.0 * t)
 
 
-def masks(vertices: np.ndarray, mesh: geometry.Mesh, ear_motion: np.ndarray, rim: np.ndarray) -> dict[str, np.ndarray]:
-    """Masks [v] in [0, 1]; `ear_motion` [v] is how far the ear sliders move a vertex, `rim` what lies behind lips."""
+def masks(vertices: np.ndarray, mesh: geometry.Mesh) -> dict[str, np.ndarray]:
+    """Masks [v] in [0, 1], by position on the mean."""
+    rim = mesh.inner.astype(float)
     x, y, z = vertices.T
     skin = (mesh.part == 0).astype(float)
-    ears = skin * smoothstep(ear_motion, 0.4, 0.6)
-    below = -105.0 - 0.42 * np.minimum(z, 0.0)  # the line from under the chin up to behind the ear lobes
+    ear_y, ear_z = (y + 18.0) / 36.0, (z + 83.0 + 0.2 * (y + 18.0)) / 21.0
+    ears = skin * smoothstep(np.abs(x), 52.0, 58.0) * (1.0 - smoothstep(ear_y**2 + ear_z**2, 1.0, 1.35))
+    below = -113.0 - 0.42 * np.minimum(z, 0.0)  # the line from under the chin up to behind the ear lobes
     neck = skin * smoothstep(below - y, -3.0, 3.0)
     azimuth = np.degrees(np.arctan2(np.abs(x), z + 75.0))
-    front = 1.0 - smoothstep(azimuth, 62.0, 72.0)
-    hair = 1.0 - smoothstep(y - HAIRLINE + 0.012 * np.maximum(azimuth - 20.0, 0.0) ** 2, -8.0, 8.0)
+    front = 1.0 - smoothstep(azimuth, 76.0, 84.0)
+    hair = 1.0 - smoothstep(y - HAIRLINE + 0.008 * np.maximum(azimuth - 20.0, 0.0) ** 2, -8.0, 8.0)
     face = skin * front * hair * (1.0 - ears) * (1.0 - neck) * (1.0 - rim)
     return {
         "face": face,
@@ -83,8 +85,8 @@ def lay_out(skin_uv: np.ndarray, mesh: geometry.Mesh) -> tuple[np.ndarray, np.nd
     per_vertex[loop] = middle + SHEET_INSET * half * on_border
     sheet = mesh.part == 3
     column, row = mesh.mouth_grid[sheet].T
-    height = np.sqrt(np.maximum(1.0 - column**2, 0.0))
-    per_vertex[sheet] = middle + SHEET_INSET * half * np.stack([column, (2.0 * row - 1.0) * height], 1)
+    above, below = per_vertex[mesh.mouth_rim[:, column.astype(int)]]
+    per_vertex[sheet] = above + row[:, None] * (below - above)
     patches = np.arange(len(mesh.faces)) >= count
     corner_uv[patches] = per_vertex[mesh.faces[patches]]
     key = np.concatenate([mesh.faces.reshape(-1, 1), np.round(corner_uv.reshape(-1, 2) * 2**24)], 1)
