@@ -19,7 +19,7 @@ from ganfit_jax import corpus, picture, workshop
 FLAGS = flags.FLAGS
 flags.DEFINE_string("photos", None, "Folder of photos, searched recursively.", required=True)
 flags.DEFINE_string("output", None, "Folder for maps/, fits/, report.json and sheet.png.", required=True)
-flags.DEFINE_string("skip", None, "Text file with the names of photos to leave out, one a line.")
+flags.DEFINE_string("skip", None, "Text file with the file names of photos to leave out, one a line.")
 flags.DEFINE_string("skins", None, "Folder of MakeHuman skins (body UV, PNG) to map in as well.")
 flags.DEFINE_string("skin_uv", "third_party/makehuman/skin_uv.npz", "The chart of those skins.")
 flags.DEFINE_string("texture_model", None, "Texture model (name or path) that refines the alignment by colour.")
@@ -32,10 +32,10 @@ flags.DEFINE_integer("components", 100, "Components of the linear texture model.
 
 def main(_) -> None:
     root, output = Path(FLAGS.photos), Path(FLAGS.output)
-    skip = set(Path(FLAGS.skip).read_text().split()) if FLAGS.skip else set()
+    skip = {Path(name).name for name in Path(FLAGS.skip).read_text().split()} if FLAGS.skip else set()
     kinds = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
     paths = [p for p in sorted(root.rglob("*")) if p.suffix.lower() in kinds]
-    paths = [p for p in paths if p.relative_to(root).as_posix() not in skip]
+    paths = [p for p in paths if p.name not in skip]
     shop = workshop.open_shop(root, output, FLAGS.texture_model, FLAGS.smallest, FLAGS.size)
     bar = tqdm(total=len(paths), desc="fit", unit="photo")
     for start in range(0, len(paths), FLAGS.batch):

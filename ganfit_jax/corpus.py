@@ -98,7 +98,8 @@ def write_linear_model(path: str | Path, maps: Maps, components: int) -> float:
     weight = np.concatenate([maps.weight, maps.weight[:, :, ::-1]])
     size = both.shape[1]
     flat = both.reshape(len(both), -1)
-    spread = np.repeat(weight.reshape(len(both), -1), 3, axis=1)
+    # What nobody shows is the completed maps' average, not nothing.
+    spread = np.repeat(np.maximum(weight, 0.02).reshape(len(both), -1), 3, axis=1)
     mean, basis, share = principal_components(flat, spread, components)
     luma, chroma = to_luma_chroma(basis.reshape(-1, size, size, 3))
     luma_scale, chroma_scale = (np.abs(x).reshape(len(x), -1).max(1) / 127 for x in (luma, chroma))

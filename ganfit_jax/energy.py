@@ -45,7 +45,7 @@ def random_view(key: PRNGKeyArray, n_expressions: int, spread: dict[str, Array])
     tilt = jax.random.normal(keys[3], (3,)) * jnp.array([0.6, 0.4, 0.0]) + jnp.array([0.0, 0.3, 1.0])
     colour = 0.5 + spread["light"] * (jax.random.normal(keys[4], (1,)) + 0.2 * jax.random.normal(keys[4], (3,)))
     ambient = 0.75 + 0.5 * spread["light"] * jax.random.normal(keys[5], (1,)) * jnp.ones(3)
-    return View(used * amount, camera, Light(tilt, jnp.maximum(colour, 0.0), ambient))
+    return View(jnp.where(used, amount, 0.0), camera, Light(tilt, jnp.maximum(colour, 0.0), ambient))
 
 
 def clean(observations: Observation) -> Observation:

@@ -79,7 +79,8 @@ def step(
     objective = partial(energy, observations=observations, models=models, weights=weights, key=key, spread=spread)
     value = jax.value_and_grad(lambda p: objective(p, static=static), has_aux=True)
     (total, terms), gradient = value(state.params)
-    updates, moments = ADAM.update(gradient, state.moments)
+    with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the power of its integer step
+        updates, moments = ADAM.update(gradient, state.moments)
     params = jax.tree.map(lambda p, u, r: p - scale * r * u, state.params, updates, rates)
     expression = jnp.clip(params.views.expression, 0.0, 1.0)
     params = params._replace(views=params.views._replace(expression=expression))

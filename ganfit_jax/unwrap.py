@@ -81,8 +81,9 @@ def sample(
     """Reads the photo at every texel's projection.
 
     The weight falls with the angle between normal and viewing direction (0 beyond 80 degrees); it is 0 for texels more
-    than `tolerance` millimetres behind the visible surface, outside the image or where `mask` is 0. On a depth step the
-    nearer of the neighbouring pixels decides: what lies just behind a lip or a lid is not seen.
+    than `tolerance` millimetres behind the visible surface (eyeballs and mouth: 0.3), outside the image or where `mask`
+    is 0. On a depth step the nearer of the neighbouring pixels decides: what lies just behind a lip or a lid is not
+    seen.
     """
     size = image.shape[0]
     grey = jnp.full((2, 2, 3), 0.5)
@@ -101,8 +102,10 @@ def sample(
     cosine = -jnp.sum(normals * rays, axis=-1) / jnp.linalg.norm(rays, axis=-1)
     nearest = bilinear(depth[..., None], screen[..., :2])[..., 0]
     # A slanted surface is nearer at the next pixel; allow for its slope.
-    slope = 1.5 * screen[..., 2] / (jnp.exp(camera.log_focal) * size) / jnp.maximum(cosine, 0.17)
-    visible = screen[..., 2] < nearest + tolerance + slope
+    slope = screen[..., 2] / (jnp.exp(camera.log_focal) * size) / jnp.maximum(cosine, 0.17)
+    patch = at_texels(texels, model.faces, (model.regions.eyes + model.regions.mouth)[:, None])[..., 0]
+    slack = jnp.where(patch > 0.01, 0.3 + slope, tolerance + 1.5 * slope)
+    visible = screen[..., 2] < nearest + slack
     inside = jnp.all((screen[..., :2] > 1.0) & (screen[..., :2] < size - 1.0), axis=-1)
     weight = (
         jnp.clip((cosine - 0.17) / 0.4, 0.0, 1.0) * texels.used * bilinear(mask[..., None], screen[..., :2])[..., 0]

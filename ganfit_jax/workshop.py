@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt16
 from PIL import Image
 
 from ganfit_jax import assets, corpus, morphable, unwrap
@@ -150,7 +150,8 @@ def read(shop: Workshop, name: str) -> unwrap.Unwrapped:
     photo = read_photo(str(data["path"]))
     placement = window(data["landmarks"], data["confidence"], WINDOW)
     image, inside = cut(photo, placement, WINDOW)
-    skin = skin_weight(image, to_window(placement, data["landmarks"]))
+    # Stricter than in a fit: what is half hair or half collar would stay in the maps for good.
+    skin = np.clip(2.5 * skin_weight(image, to_window(placement, data["landmarks"])) - 1.25, 0.0, 1.0)
     camera = Camera(*(jnp.asarray(data[key]) for key in Camera._fields))
     vertices = morphable.vertices(shop.models.shape, jnp.asarray(data["shape"]), jnp.asarray(data["expression"]))
     seen = sampled(shop.models.shape, shop.texels, vertices, camera, jnp.asarray(image), jnp.asarray(inside * skin))
@@ -185,8 +186,10 @@ def write_map(shop: Workshop, name: str, mean: Float[np.ndarray, "s s 3"]) -> No
     corpus.write_map(shop.output / "maps", name, albedo, weight)
 
 
-def write_skin(shop: Workshop, path: Path, skin_uv: Float[np.ndarray, "f 3 2"]) -> None:
-    """Resamples a MakeHuman skin from its own UV (per corner of each face, origin at the top left) into the chart.
+def write_skin(shop: Workshop, path: Path, skin_uv: UInt16[np.ndarray, "f 3 2"]) -> None:
+    """Resamples a MakeHuman skin from its own UV into the chart.
+
+    `skin_uv`: for each corner of each face, 65535 = 1, origin at the top left (``third_party/makehuman/skin_uv.npz``).
 
     Eyes and mouth have textures of their own there, and the skins have no brows: those texels weigh 0.
     """
@@ -194,7 +197,7 @@ def write_skin(shop: Workshop, path: Path, skin_uv: Float[np.ndarray, "f 3 2"]) 
     if (shop.output / "maps" / f"{name}.png").exists():
         return
     skin = np.asarray(Image.open(path).convert("RGB"), np.float32) / 255.0
-    place = jnp.einsum("hwk,hwkc->hwc", shop.texels.barycentric, jnp.asarray(skin_uv)[shop.texels.faces])
+    place = jnp.einsum("hwk,hwkc->hwc", shop.texels.barycentric, jnp.asarray(np.float32(skin_uv) / 65535)[shop.texels.faces])
     albedo = np.asarray(unwrap.bilinear(jnp.asarray(skin), place * skin.shape[0]))
     model = shop.models.shape
     patches = unwrap.at_texels(shop.texels, model.faces, (model.regions.eyes + model.regions.mouth)[:, None])[..., 0]

@@ -61,7 +61,7 @@ def test_linear_model_file_is_reproducible_and_close_to_the_components(tmp_path)
     flat = np.concatenate([smooth, smooth[:, :, ::-1]]).reshape(20, -1)
     mean, basis, _ = corpus.principal_components(flat, np.ones_like(flat), 6)
     assert np.asarray(model.mean).ravel() == pytest.approx(mean, abs=1 / 255)
-    assert np.asarray(model.basis).reshape(6, -1) == pytest.approx(basis, abs=0.02 * np.abs(basis).max())
+    assert np.asarray(model.basis).reshape(6, -1) == pytest.approx(basis, abs=0.02 * float(np.abs(basis).max()))
     assert info.name == "albedo"
 
 
@@ -86,7 +86,9 @@ def test_shading_is_divided_out():
     reference = np.full((size, size, 3), 0.4)
     found = unwrap.fit_shading(albedo * light[..., None], np.ones((size, size)), normals, reference)
     expected = light / light.mean()
-    assert found.mean(-1) == pytest.approx(expected, abs=0.04)
+    error = np.abs(found.mean(-1) - expected)
+    assert error.mean() < 0.02 and error.max() < 0.15
+    assert np.abs(1 - expected).mean() > 0.08
 
 
 def test_complete_mirrors_what_one_half_shows():
