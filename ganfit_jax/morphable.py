@@ -61,6 +61,6 @@ def contour(
 
 
 def _points(
-    vertices: Float[Array, "v 3"], corners: Int[Array, "*n 3"], barycentric: Float[Array, "*n 3"]
-) -> Float[Array, "*n 3"]:
+    vertices: Float[Array, "v 3"], corners: Int[Array, "... 3"], barycentric: Float[Array, "... 3"]
+) -> Float[Array, "... 3"]:
     return jnp.sum(vertices[corners] * barycentric[..., None], axis=-2)

@@ -39,10 +39,8 @@ def flatten(quads: np.ndarray, points: np.ndarray, mirror: np.ndarray, density: 
     faces, p, s, twin = np.array(filled), np.array(p), np.array(s), np.array(twin)
     uv = _tutte(faces, p, outer, copy_of)
     flat = p.copy()
-    for loop in loops:
-        if loop is not outer and abs(p[loop, 0].mean()) < 1.0:
-            flat[loop] = _opened(p[loop])
-            mouth = loop
+    mouth = next(loop for loop in loops if loop is not outer and abs(p[loop, 0].mean()) < 1.0)
+    flat[mouth] = _opened(p[mouth])
     triangles, rest, area = _corner_triangles(faces, p, s)
     fan = np.isin(triangles, mouth).sum(1) == 2
     fan &= (triangles >= len(copy_of)).any(1)
@@ -124,7 +122,7 @@ def _tutte(faces: np.ndarray, p: np.ndarray, outer: np.ndarray, copy_of: np.ndar
     uv = np.zeros((n, 2))
     uv[loop] = circle
     laplacian = laplacian.tocsr()
-    uv[inner] = spsolve(laplacian[inner][:, inner].tocsc(), -(laplacian[inner][:, loop] @ circle))
+    uv[inner] = np.asarray(spsolve(laplacian[inner][:, inner].tocsc(), -(laplacian[inner][:, loop] @ circle)))
     return uv
 
 

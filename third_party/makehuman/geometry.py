@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 import source
 from scipy.sparse.csgraph import connected_components
+from subdivide import border_loops, catmull_clark
 
 NECK = (165.0, 0.35)  # the neck is cut off by the plane y + slope z = -height, origin between the eyes, mm
 NECK_RINGS = 8  # at most so many rings of quads below the head's border in MakeHuman's UV map
@@ -86,7 +87,11 @@ def cut_neck(base: source.Obj, quads: np.ndarray, uv_quads: np.ndarray) -> tuple
         t = height[high] / (height[high] - height[low])
         weights[low, low], weights[low, high] = t, 1.0 - t
         uv[uv_low] = t * base.uv[uv_low] + (1.0 - t) * base.uv[uv_high]
-    return weights.tocsr(), uv
+    return sp.csr_matrix(weights), uv
+
+
+def rows(matrix: sp.csr_matrix) -> int:
+    return len(matrix.indptr) - 1
 
 
 def _islands(uv_quads: np.ndarray, count: int) -> np.ndarray:
@@ -95,83 +100,41 @@ def _islands(uv_quads: np.ndarray, count: int) -> np.ndarray:
     return connected_components(graph)[1][uv_quads[:, 0]]
 
 
-def catmull_clark(quads: np.ndarray, count: int) -> tuple[sp.csr_matrix, np.ndarray]:
-    """One Catmull-Clark step as ``(weights [n, count], quads [4 q, 4])``; borders follow the cubic B-spline rule.
-
-    New quads start at their old vertex: (vertex, edge point, face point, edge point). Vertices of `count` that no
-    quad uses are left out. Catmull and Clark, Recursively generated B-spline surfaces (1978).
-    """
-    used, q = np.unique(quads, return_inverse=True)
-    q = q.reshape(-1, 4)
-    n, f = len(used), len(q)
-    half = np.stack([q, np.roll(q, -1, 1)], -1).reshape(-1, 2)  # corner i -> corner i + 1
-    edges, edge_of = np.unique(np.sort(half, 1), axis=0, return_inverse=True)
-    edge_of = edge_of.reshape(f, 4)
-    e = len(edges)
-    ones = np.ones(4 * f)
-    face_rows = sp.csr_matrix((ones / 4.0, (np.repeat(np.arange(f), 4), q.ravel())), shape=(f, n))
-    edge_ends = sp.csr_matrix((np.full(2 * e, 0.5), (np.repeat(np.arange(e), 2), edges.ravel())), shape=(e, n))
-    edge_faces = sp.csr_matrix((ones, (edge_of.ravel(), np.repeat(np.arange(f), 4))), shape=(e, f))
-    uses = np.bincount(edge_of.ravel(), minlength=e)
-    border = uses == 1
-    inner = sp.diags(np.where(border, 0.0, 0.5)) @ edge_ends + sp.diags(np.where(border, 0.0, 0.25)) @ (
-        edge_faces @ face_rows
-    )
-    edge_rows = inner + sp.diags(border.astype(float)) @ edge_ends
-    vertex_edges = sp.csr_matrix((np.ones(2 * e), (edges.ravel(), np.repeat(np.arange(e), 2))), shape=(n, e))
-    vertex_faces = sp.csr_matrix((ones, (q.ravel(), np.repeat(np.arange(f), 4))), shape=(n, f))
-    valence = np.asarray(vertex_edges.sum(1)).ravel()
-    faces_at = np.asarray(vertex_faces.sum(1)).ravel()
-    on_border = np.asarray(vertex_edges @ border.astype(float)).ravel() > 0
-    mean_face = sp.diags(1.0 / faces_at) @ vertex_faces @ face_rows
-    mean_edge = sp.diags(1.0 / valence) @ vertex_edges @ edge_ends
-    smooth = sp.diags(1.0 / valence) @ (mean_face + 2.0 * mean_edge) + sp.diags((valence - 3.0) / valence)
-    border_edges = vertex_edges @ sp.diags(border.astype(float)) @ edge_ends  # sum of two border mid-points
-    along = 0.25 * border_edges + 0.5 * sp.identity(n)
-    vertex_rows = sp.diags((~on_border).astype(float)) @ smooth + sp.diags(on_border.astype(float)) @ along
-    weights = sp.vstack([vertex_rows, edge_rows, face_rows]).tocsr()
-    spread = sp.csr_matrix((np.ones(n), (np.arange(n), used)), shape=(n, count))
-    previous = np.roll(edge_of, 1, 1)
-    middle = np.broadcast_to(n + e + np.arange(f)[:, None], (f, 4))
-    fine = np.stack([q, n + edge_of, middle, n + previous], -1).reshape(-1, 4)
-    return (weights @ spread).tocsr(), fine
-
-
 def build(base: source.Obj) -> Mesh:
     """Subdivided skin, two eyeball caps and the mouth sheet; `base` with its origin between the eyes."""
     keep, in_mouth = select_quads(base)
     quads, uv_quads = base.faces["body"][keep], base.uv_faces["body"][keep]
     slide, uv = cut_neck(base, quads, uv_quads)
     skin, fine = catmull_clark(quads, len(base.vertices))
-    skin = (skin @ slide).tocsr()
+    skin = sp.csr_matrix(skin @ slide)
     triangles = np.stack([fine[:, [0, 1, 2]], fine[:, [0, 2, 3]]], 1).reshape(-1, 3)
     children, parent = _children(len(quads))
     corner_uv = np.einsum("fcq,fqd->fcd", children, uv[uv_quads][parent])
     operators, faces, uvs = [skin], [triangles], [corner_uv]
-    offsets, parts = [np.zeros((skin.shape[0], 3))], [np.zeros(skin.shape[0], int)]
-    angles, grids = [np.zeros((skin.shape[0], 2))], [np.zeros((skin.shape[0], 2))]
+    offsets, parts = [np.zeros((rows(skin), 3))], [np.zeros(rows(skin), int)]
+    angles, grids = [np.zeros((rows(skin), 2))], [np.zeros((rows(skin), 2))]
 
     def append(operator, triangles, offset, part, angle, grid):
-        first = sum(o.shape[0] for o in operators)
+        first = sum(rows(o) for o in operators)
         operators.append(operator)
         faces.append(np.where(triangles < 0, -1 - triangles, triangles + first))
         uvs.append(np.full((len(triangles), 3, 2), np.nan))
         offsets.append(offset)
-        parts.append(np.full(operator.shape[0], part))
+        parts.append(np.full(rows(operator), part))
         angles.append(angle)
         grids.append(grid)
 
     for part, name in ((1, "helper-l-eye"), (2, "helper-r-eye")):
         operator, triangles_eye, angle = _eyeball(base, np.unique(base.faces[name]), part == 2)
-        zero = np.zeros((operator.shape[0], 3))
-        append(operator, triangles_eye, zero, part, angle, np.zeros((operator.shape[0], 2)))
+        zero = np.zeros((rows(operator), 3))
+        append(operator, triangles_eye, zero, part, angle, np.zeros((rows(operator), 2)))
     operator, sheet, offset, grid, rim = _mouth(base, skin, triangles)
-    inner = np.zeros(skin.shape[0] + sum(o.shape[0] for o in operators[1:]) + operator.shape[0], bool)
+    inner = np.zeros(rows(skin) + sum(rows(o) for o in operators[1:]) + rows(operator), bool)
     inner[triangles[in_mouth[parent]]] = True
     inner[triangles[~in_mouth[parent]]] = False  # the border still belongs to the lips
-    append(operator, sheet, offset, 3, np.zeros((operator.shape[0], 2)), grid)
+    append(operator, sheet, offset, 3, np.zeros((rows(operator), 2)), grid)
     return Mesh(
-        operator=sp.vstack(operators).tocsr(),
+        operator=sp.csr_matrix(sp.vstack(operators)),
         offset=np.concatenate(offsets),
         faces=np.concatenate(faces),
         part=np.concatenate(parts),
@@ -223,23 +186,6 @@ def _eyeball(base: source.Obj, ids: np.ndarray, mirror: bool) -> tuple[sp.csr_ma
     return operator, faces[:, ::-1] if mirror else faces, np.stack([theta, phi], -1)
 
 
-def border_loops(triangles: np.ndarray) -> list[np.ndarray]:
-    """Closed border loops of a mesh, each in the direction of its triangles' edges."""
-    half = np.concatenate([triangles[:, [i, (i + 1) % 3]] for i in range(3)])
-    key = half.min(1) * (half.max() + 1) + half.max(1)
-    _, first, count = np.unique(key, return_index=True, return_counts=True)
-    following = dict(half[first[count == 1]].tolist())
-    loops = []
-    while following:
-        start = min(following)
-        loop, at = [start], following.pop(start)
-        while at != start:
-            loop.append(at)
-            at = following.pop(at)
-        loops.append(np.array(loop))
-    return loops
-
-
 def _mouth(base: source.Obj, skin: sp.csr_matrix, triangles: np.ndarray):
     """A ruled sheet between the upper and the lower half of the loop behind the lips.
 
@@ -259,19 +205,19 @@ def _mouth(base: source.Obj, skin: sp.csr_matrix, triangles: np.ndarray):
     corner = half // 2
     upper = np.concatenate([right[corner - 1 : 0 : -1], left[:corner]])
     lower = np.concatenate([right[corner + 1 : half], left[half:corner:-1]])
-    width, rows = len(upper), MOUTH_ROWS
-    t = (np.arange(rows) + 1.0) / (rows + 1.0)
-    blend = sp.vstack([(1.0 - s) * skin[upper] + s * skin[lower] for s in t]).tocsr()
+    width, depth_rows = len(upper), MOUTH_ROWS
+    t = (np.arange(depth_rows) + 1.0) / (depth_rows + 1.0)
+    blend = sp.vstack([(1.0 - s) * skin[upper] + s * skin[lower] for s in t])
     column = np.linspace(-1.0, 1.0, width + 2)[1:-1]
     depth = np.sin(np.pi * t)[:, None] * np.sqrt(1.0 - column**2)[None]
     offset = np.stack([0.0 * depth, 0.0 * depth, -MOUTH_BACK * depth], -1).reshape(-1, 3)
     grid = np.stack(np.broadcast_arrays(np.arange(width)[None], t[:, None]), -1).reshape(-1, 2)
-    ids = np.concatenate([-1 - upper[None], np.arange(rows * width).reshape(rows, width), -1 - lower[None]])
+    ids = np.concatenate([-1 - upper[None], np.arange(depth_rows * width).reshape(depth_rows, width), -1 - lower[None]])
     faces = []
-    for i in range(rows + 1):
+    for i in range(depth_rows + 1):
         for j in range(width - 1):
             a, b, c, d = ids[i, j], ids[i + 1, j], ids[i + 1, j + 1], ids[i, j + 1]
             mirrored = j >= (width - 1) // 2  # diagonals are symmetric
             faces += [(a, b, c), (a, c, d)] if mirrored else [(a, b, d), (b, c, d)]
         faces += [(-1 - right[corner], ids[i + 1, 0], ids[i, 0]), (-1 - left[corner], ids[i, -1], ids[i + 1, -1])]
-    return blend, np.array(faces), offset, grid, np.stack([upper, lower])
+    return sp.csr_matrix(blend), np.array(faces), offset, grid, np.stack([upper, lower])

@@ -144,7 +144,7 @@ def smooth_scale(modes: np.ndarray, mirror: np.ndarray) -> np.ndarray:
 
 def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     squared = np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2.0 * a @ b.T, 0.0)
-    return sum(s**2 * np.exp(-squared / (2.0 * length**2)) for s, length in KERNEL)
+    return np.sum([s**2 * np.exp(-squared / (2.0 * length**2)) for s, length in KERNEL], axis=0)
 
 
 def fix_signs(modes: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ SCAN = flags.DEFINE_string("scan", None, "OBJ or PLY of a head, y up, face towar
 UNIT = flags.DEFINE_float("unit", 50.0, "millimetres in a unit of the scan, to 10 percent")
 MODEL = flags.DEFINE_string("model", "face", "shape model: a built-in name or an npz")
 RADIUS, EYELIDS, LIMIT = 75.0, 19.0, 3.0  # mm, mm, standard deviations
-STIFFNESS = 20.0  # weight of the squared coefficients against the squared distances in mm
+STIFFNESS = 5.0  # weight of the squared coefficients against the squared distances in mm
 SLIDE = 0.2  # weight of the distance to the closest vertex against the distance to its plane
 ROUNDS = 40
 
@@ -21,25 +21,46 @@ def closest_points(mesh, points):
     """Closest surface points [n, 3]."""
     import numpy as np
     import trimesh
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     corners = np.asarray(mesh.triangles)
-    _, near = cKDTree(corners.mean(1)).query(points, k=12)  # faces are small and even: the closest is among these
+    near = np.asarray(KDTree(corners.mean(1)).query(points, k=12)[1])  # faces are small: the closest is among these
     spread = np.repeat(points, near.shape[1], axis=0)
     closest = trimesh.triangles.closest_point(corners[near.ravel()], spread)
     best = np.linalg.norm(closest - spread, axis=1).reshape(near.shape).argmin(1)
     return closest.reshape(*near.shape, 3)[np.arange(len(points)), best]
 
 
-def fit(scan, model, unit):
-    """Distances [n] in mm of the scan's points in the face region and coefficients [n_s].
+def seen_points(mesh, cell):
+    """Vertices [n, 3] of a scan seen from the front or from 40 degrees aside or below; `cell`: size of a depth cell.
 
-    scan: [p, 3] points with the face towards +z, y up, the nose foremost; `unit`: mm of its unit, roughly. Alternates closest points with a damped linear
-    least-squares step on similarity and coefficients (point to plane).
+    Scans carry the insides of nose, mouth and eyelids, which no face model has.
     """
     import numpy as np
     import trimesh
-    from scipy.spatial import cKDTree
+
+    t = np.random.default_rng(0).dirichlet((1.0, 1.0, 1.0), 16)
+    dense = np.einsum("sk,fkc->fsc", t, np.asarray(mesh.triangles)).reshape(-1, 3)
+    dense = np.concatenate([dense, mesh.vertices])
+    seen = np.zeros(len(mesh.vertices), bool)
+    for angle, axis in ((0.0, (0, 1, 0)), (0.7, (0, 1, 0)), (-0.7, (0, 1, 0)), (-0.7, (1, 0, 0))):
+        turned = dense @ trimesh.transformations.rotation_matrix(angle, axis)[:3, :3].T
+        _, index = np.unique(np.floor(turned[:, :2] / cell), axis=0, return_inverse=True)
+        front = np.full(index.max() + 1, -np.inf)
+        np.maximum.at(front, index.ravel(), turned[:, 2])
+        seen |= (turned[:, 2] > front[index.ravel()] - 2.0 * cell)[-len(mesh.vertices) :]
+    return np.unique(np.asarray(mesh.vertices)[seen], axis=0)
+
+
+def fit(scan, model, unit):
+    """Distances [n] in mm of the scan's points in the face region and coefficients [n_s].
+
+    scan: [p, 3] points with the face towards +z, y up, the nose foremost; `unit`: mm of its unit, roughly. Similarity
+    ICP of the mean, then closest points in turns with a damped linear least-squares step on pose and coefficients.
+    """
+    import numpy as np
+    import trimesh
+    from scipy.spatial import KDTree
 
     mean, basis = np.asarray(model.mean, float), np.asarray(model.identity_basis, float)
     faces = np.asarray(model.faces)
@@ -64,16 +85,16 @@ def fit(scan, model, unit):
         turn = trimesh.transformations.rotation_matrix(pitch, [1.0, 0.0, 0.0])[:3, :3]
         points = (scan - nose) @ turn.T * scale + tip
         for _ in range(30):
-            _, hit = cKDTree(points).query(front)
-            matrix, moved, _ = trimesh.registration.procrustes(points[hit], front, reflection=False)
+            _, hit = KDTree(points).query(front)
+            matrix, _, _ = trimesh.registration.procrustes(points[hit], front, reflection=False)
             points = points @ matrix[:3, :3].T + matrix[:3, 3]
-        return points, np.linalg.norm(moved - front, axis=1).mean()
+        return points, KDTree(points).query(front)[0].mean()
 
     def closer(points, coefficients, slack, stiffness):
         """One step of pose and coefficients towards the closest points; the scale stays (shrinking would pay)."""
         mesh, normals = surface(coefficients)
         moved = points[kept(points)]
-        hit = skin[cKDTree(mesh.vertices[skin]).query(moved)[1]]
+        hit = skin[KDTree(mesh.vertices[skin]).query(moved)[1]]
         normal = normals[hit]
         away = ((moved - mesh.vertices[hit]) * normal).sum(1)
         root = np.clip(2.0 - np.abs(away) / slack, 0.0, 1.0) ** 0.5
@@ -122,7 +143,7 @@ def main(argv):
 
     scan = trimesh.load(SCAN.value, process=False, force="mesh")
     model, _ = assets.load_shape(MODEL.value)
-    distance, coefficients = fit(np.asarray(scan.vertices, float), model, UNIT.value)
+    distance, coefficients = fit(seen_points(scan, 1.5 / UNIT.value), model, UNIT.value)
     print(f"{len(distance)} points: mean {distance.mean():.3f} mm, median {np.median(distance):.3f} mm")
     size = np.abs(coefficients)
     print(f"coefficients: max {size.max():.2f}, within 2 sigma {100 * (size < 2).mean():.0f} %")

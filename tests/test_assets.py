@@ -1,0 +1,213 @@
+"""The built-in shape model is what its documentation says; wrong files give one clear line."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ganfit_jax import assets, morphable
+
+CONVERTER = Path(__file__).resolve().parents[1] / "third_party" / "makehuman"
+TINY = {"mean": np.full((4, 4, 3), 0.5, np.float16), "basis": np.ones((2, 4, 4, 3), np.float16)}
+TINY |= {"name": np.array("tiny"), "licence": np.array("CC0")}
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return assets.load_shape()
+
+
+@pytest.fixture(scope="module")
+def model(loaded):
+    return loaded[0]
+
+
+def stored():
+    with np.load(Path(assets.__file__).parent / "face.npz", allow_pickle=False) as data:
+        return {key: data[key] for key in data.files}
+
+
+def mirror_of(model):
+    from scipy.spatial import cKDTree
+
+    vertices = np.asarray(model.mean, float)
+    parts = np.stack([np.asarray(model.regions.eyes), np.asarray(model.regions.mouth)], 1) * 100.0
+    distance, ids = cKDTree(np.c_[vertices, parts]).query(np.c_[vertices * [-1, 1, 1], parts])
+    return distance, ids
+
+
+def test_what_it_says_of_itself(loaded):
+    model, info = loaded
+    assert info.name == "makehuman-face" and "CC0" in info.licence and len(info.sha256) == 64
+    assert len(info.expressions) == 52 == len(model.expression_basis)
+    assert {"eyeBlinkLeft", "jawOpen", "mouthSmileRight", "tongueOut"} <= set(info.expressions)
+    assert 10_000 <= len(model.mean) <= 15_000 and 140 <= len(model.identity_basis) <= 160
+    assert Path(info.path).stat().st_size < 12e6
+
+
+def test_conventions(model):
+    mean = np.asarray(model.mean)
+    eyes = np.asarray(model.regions.eyes) > 0
+    left, right = (mean[eyes & (side * mean[:, 0] > 0)] for side in (1, -1))
+    assert (left.mean(0) + right.mean(0))[0] == pytest.approx(0.0, abs=0.01)
+    assert left[:, 0].mean() - right[:, 0].mean() == pytest.approx(62.5, abs=1.5)
+    assert mean[np.argmax(mean[:, 2]), 1] == pytest.approx(-42.0, abs=8.0)  # the nose is foremost
+    volume = np.einsum("fi,fi->", *(lambda t: (t[:, 0], np.cross(t[:, 1], t[:, 2])))(mean[np.asarray(model.faces)]))
+    assert volume > 0  # faces run counter-clockwise seen from outside
+
+
+def test_mean_and_modes_are_symmetric(model):
+    distance, mirror = mirror_of(model)
+    assert distance.max() < 0.05
+    for mode in np.asarray(model.identity_basis)[:20]:
+        reflected = mode[mirror] * [-1, 1, 1]
+        size = np.abs(mode).max()
+        assert min(np.abs(reflected - mode).max(), np.abs(reflected + mode).max()) < 0.02 * size
+
+
+def test_the_chart_has_no_folds_and_is_symmetric(model):
+    corners = np.asarray(model.uv, float)[np.asarray(model.uv_faces)]
+    assert corners.min() > 0 and corners.max() < 1
+    a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    area = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+    assert (area < 0).all()  # v points down
+    _, mirror = mirror_of(model)
+    faces = np.asarray(model.faces)
+    at = {tuple(sorted(f)): i for i, f in enumerate(faces.tolist())}
+    for i in range(0, len(faces), 37):
+        j = at[tuple(sorted(mirror[faces[i]].tolist()))]
+        order = [faces[j].tolist().index(v) for v in mirror[faces[i]].tolist()]
+        assert corners[j][order] * [-1, 1] + [1, 0] == pytest.approx(corners[i], abs=1e-5)
+
+
+def test_no_texel_belongs_to_two_faces(model):
+    """Centres of the triangles of skin, eyes and mouth lie in no other triangle: the islands do not overlap."""
+    from ganfit_jax import raster
+
+    size = 512
+    flat = jnp.concatenate([model.uv * size, jnp.full((len(model.uv), 1), 10.0)], axis=1)
+    flipped = model.uv_faces[:, ::-1]
+    covered = np.asarray(raster.rasterize(flat, flipped, size).faces[..., 0]) >= 0
+    covered |= np.asarray(raster.rasterize(flat, model.uv_faces, size).faces[..., 0]) >= 0
+    corners = np.asarray(model.uv, float)[np.asarray(model.uv_faces)] * size
+    a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    total = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum() / 2
+    assert total == pytest.approx(covered.sum(), rel=0.01)
+
+
+def test_regions(model):
+    regions = {k: np.asarray(v) for k, v in model.regions._asdict().items()}
+    for mask in regions.values():
+        assert mask.min() >= 0 and mask.max() == 1
+    assert (regions["face"] + regions["ears"] + regions["neck"] + regions["eyes"] + regions["mouth"]).max() <= 1.001
+    corners = np.asarray(model.faces)[np.asarray(model.landmark_faces)[17:48]]
+    assert regions["face"][corners].min() > 0.4
+
+
+def test_the_neutral_mouth_and_eyes_are_closed_by_skin(model):
+    """Seen from the front no part of the mouth sheet shows at rest, and it does when the jaw opens."""
+    names = assets.load_shape()[1].expressions
+    sheet = np.asarray(model.regions.mouth)[np.asarray(model.faces)].min(1) == 1
+    assert shown(model, np.asarray(model.mean), sheet) < 30
+    opened = np.asarray(model.mean + model.expression_basis[names.index("jawOpen")])
+    assert shown(model, opened, sheet) > 1000
+    eyes = np.asarray(model.regions.eyes)[np.asarray(model.faces)].min(1) == 1
+    blink = sum(np.asarray(model.expression_basis[names.index(f"eyeBlink{side}")]) for side in ("Left", "Right"))
+    wide, shut = shown(model, np.asarray(model.mean), eyes), shown(model, np.asarray(model.mean) + blink, eyes)
+    assert wide > 1000 and shut < 0.06 * wide
+
+
+def shown(model, vertices, chosen, size=512):
+    """How many pixels of a frontal picture (0.4 mm each) show the chosen faces."""
+    from ganfit_jax import raster
+
+    x, y, z = vertices.T
+    screen = np.stack([size / 2 + 2.5 * x, size / 2 - 2.5 * (y + 40.0), 500.0 - z], 1)
+    faces = np.asarray(raster.rasterize(jnp.float32(screen), model.faces, size).faces[..., 0])
+    return int(chosen[faces[faces >= 0]].sum())
+
+
+def test_gaze_turns_the_irises_towards_the_named_side(loaded):
+    model, info = loaded
+    for side, sign in (("Left", 1.0), ("Right", -1.0)):
+        ball = (np.asarray(model.regions.eyes) > 0) & (sign * np.asarray(model.mean)[:, 0] > 0)
+        pole = np.flatnonzero(ball)[np.argmax(np.asarray(model.mean)[ball, 2])]
+        for way, axis, towards in (("Up", 1, 1.0), ("Down", 1, -1.0), ("Out", 0, sign), ("In", 0, -sign)):
+            unit = np.asarray(model.expression_basis[info.expressions.index(f"eyeLook{way}{side}")])
+            assert 3.0 < towards * unit[pole, axis] < 10.0
+
+
+def test_random_people_keep_their_proportions(model):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        shape = jnp.float32(rng.normal(size=len(model.identity_basis)))
+        vertices = morphable.vertices(model, shape, jnp.zeros(len(model.expression_basis)))
+        points = np.asarray(morphable.landmarks(model, vertices, jnp.zeros(3)))
+        assert 50 < np.linalg.norm(points[36:42].mean(0) - points[42:48].mean(0)) < 78
+        assert points[8, 1] < points[57, 1] < points[51, 1] < points[33, 1] < points[27, 1]
+
+
+def change(arrays, path, **values):
+    np.savez(path, **{k: v for k, v in (arrays | values).items() if v is not None})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"uv": None}, "'uv': expected an array .*found no such key"),
+        ({"mean": np.zeros((7, 2))}, r"'mean': expected \[.*found \[7, 2\]"),
+        ({"faces": np.zeros((5, 3))}, "'(faces|uv_faces)': expected"),
+        ({"landmark_faces": np.full(68, 60000)}, "'landmark_faces': expected indices in 0.."),
+        ({"expressions": np.array(["a"])}, "'expressions': expected 52 names, found 1"),
+        ({"name": None}, "'name': expected a string"),
+        ({"uv": np.full((14411, 2), np.nan)}, "'uv': expected finite numbers"),
+    ],
+)
+def test_wrong_shape_files(tmp_path, values, message):
+    path = change(stored(), tmp_path / "wrong.npz", **values)
+    with pytest.raises(ValueError, match=message) as caught:
+        assets.load_shape(path)
+    assert "wrong.npz" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_and_foreign_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such model"):
+        assets.load_shape("nobody")
+    text = tmp_path / "text.npz"
+    text.write_text("hello")
+    with pytest.raises(ValueError, match=r"text.npz: expected an npz"):
+        assets.load_shape(text)
+    np.savez(tmp_path / "pickled.npz", mean=np.array([object()]), name=np.array("x"), licence=np.array("x"))
+    with pytest.raises(ValueError, match=r"pickled.npz: expected an npz of plain arrays"):
+        assets.load_shape(tmp_path / "pickled.npz")
+
+
+def test_textures_as_floats_and_as_luma_and_chroma(tmp_path):
+    model, info = assets.load_texture(change(TINY, tmp_path / "a.npz"))
+    assert info.name == "tiny" and model.basis.shape == (2, 4, 4, 3) and float(model.mean[0, 0, 0]) == 0.5
+    small = {"basis": None, "luma": np.full((2, 4, 4), 10, np.int8), "chroma": np.zeros((2, 2, 2, 2), np.int8)}
+    small["chroma"][:, :, :, 0] = 5
+    scales = {"luma_scale": np.float32([0.1, 0.2]), "chroma_scale": np.float32([0.1, 0.1])}
+    model, _ = assets.load_texture(change(TINY, tmp_path / "b.npz", **small, **scales))
+    red, green, blue = np.asarray(model.basis[0, 0, 0])
+    assert red == pytest.approx(1.5) and blue == pytest.approx(1.0)
+    assert 0.299 * red + 0.587 * green + 0.114 * blue == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="'basis': expected"):
+        assets.load_texture(change(TINY, tmp_path / "c.npz", basis=np.ones((2, 5, 4, 3))))
+
+
+@pytest.mark.slow
+def test_the_model_explains_a_head_scan(shared, monkeypatch):
+    trimesh = pytest.importorskip("trimesh")
+    monkeypatch.syspath_prepend(str(CONVERTER))
+    monkeypatch.delitem(sys.modules, "scan_fit", raising=False)
+    scan_fit = importlib.import_module("scan_fit")
+    scan = trimesh.load(shared / "scans" / "LeePerrySmith.obj", process=False, force="mesh")
+    distance, coefficients = scan_fit.fit(scan_fit.seen_points(scan, 0.03), assets.load_shape()[0], 50.0)
+    assert len(distance) > 1000
+    assert distance.mean() < 1.0
+    assert np.abs(coefficients).max() <= 3.0
