@@ -41,7 +41,7 @@ class _Boxes(NamedTuple):
     row: Int[Array, "n"]
     column: Int[Array, "n"]
     across: Int[Array, "n"]  # windows in a row
-    count: Int[Array, "n"]  # windows in all; 0 = nothing to draw
+    windows: Int[Array, "n"]  # in all; 0 = nothing to draw
 
 
 def _span(low: Float[Array, "n"], high: Float[Array, "n"], size: int) -> tuple[Array, Array]:
@@ -54,6 +54,7 @@ def _span(low: Float[Array, "n"], high: Float[Array, "n"], size: int) -> tuple[A
 
 def _boxes(x: list[Array], y: list[Array], drawn: Array, margin: float, size: int) -> _Boxes:
     """Boxes around points, of which each primitive has as many as the lists are long."""
+    x, y = ([jnp.where(drawn, value, 0.0) for value in axis] for axis in (x, y))
     column, across = _span(reduce(jnp.minimum, x) - margin, reduce(jnp.maximum, x) + margin, size)
     row, down = _span(reduce(jnp.minimum, y) - margin, reduce(jnp.maximum, y) + margin, size)
     return _Boxes(row, column, across, jnp.where(drawn, across * down, 0))
@@ -72,14 +73,14 @@ def _nearest(boxes: _Boxes, key: Callable, size: int, chunk_size: int) -> Int[Ar
 
     ``key(ids, row, column) -> [n, WINDOW, WINDOW]``, for windows whose first pixels are given.
     """
-    ends = jnp.cumsum(boxes.count)
+    ends = jnp.cumsum(boxes.windows)
     padded = (size + WINDOW, size + WINDOW)
 
     def take(state):
         start, best, winner = state
         item = start + jnp.arange(chunk_size, dtype=jnp.int32)
         ids = jnp.minimum(jnp.searchsorted(ends, item, side="right").astype(jnp.int32), ends.shape[0] - 1)
-        window, across = item - (ends - boxes.count)[ids], jnp.maximum(boxes.across[ids], 1)
+        window, across = item - (ends - boxes.windows)[ids], jnp.maximum(boxes.across[ids], 1)
         valid = item < ends[-1]
         row = jnp.where(valid, boxes.row[ids] + WINDOW * (window // across), 0)
         column = jnp.where(valid, boxes.column[ids] + WINDOW * (window % across), 0)
@@ -99,10 +100,15 @@ def once(values: Any, faces: Int[Array, "f 3"]) -> Any:
     """The same numbers, computed once and kept. `faces` is any array of indices that the compiler cannot foresee.
 
     XLA on the CPU copies cheap arithmetic into each of its consumers, barriers or not, which multiplies the work of
-    long chains and of backward passes many times over. It never copies a division: this is one, by one.
+    long chains and of backward passes many times over. It does not look through a conditional: this is one that always
+    goes the same way. Other platforms do without.
     """
-    one = jnp.where(faces.reshape(-1)[0] >= -1, 1.0, 2.0)
-    return jax.tree.map(lambda value: value / one.astype(value.dtype), values)
+
+    def keep(values):
+        nothing = partial(jax.tree.map, jnp.zeros_like)
+        return lax.cond(faces.reshape(-1)[0] >= -1, lambda values: values, nothing, values)
+
+    return lax.platform_dependent(values, cpu=keep, default=lambda values: values)
 
 
 def _corners(screen: Float[Array, "v 3"], faces: Int[Array, "f k"]) -> list[list[Float[Array, "f"]]]:
@@ -158,7 +164,7 @@ def rasterize(
     drawn = (reduce(jnp.minimum, depth) > NEAR) & jnp.isfinite(sum(depth)) & jnp.isfinite(width + height)
     area = _doubled_area(x, y)
     drawn &= (area if cull else jnp.abs(area)) > 2.0**-22 * jnp.maximum(width, height) ** 2
-    boxes = _boxes(*([jnp.where(drawn, value, 0.0) for value in axis] for axis in (x, y)), drawn, 0.0, size)
+    boxes = _boxes(x, y, drawn, 0.0, size)
 
     found = []
     for _ in range(layers):
@@ -217,9 +223,7 @@ def silhouettes(
     drawn = ((fold | (across.T < 0)) & finite[None]).reshape(-1)
     drawn = once(drawn.astype(screen.dtype), faces) > 0
     starts, stops = ([jnp.concatenate([axis[(i + step) % 3] for i in range(3)]) for axis in (x, y)] for step in (1, 2))
-    boxes = _boxes(
-        *([jnp.where(drawn, end[axis], 0.0) for end in (starts, stops)] for axis in (0, 1)), drawn, radius, size
-    )
+    boxes = _boxes([starts[0], stops[0]], [starts[1], stops[1]], drawn, radius, size)
     nearness = lax.stop_gradient(jnp.where(depth > 0, 1 / jnp.where(depth > 0, depth, 1.0), 0.0))
     count = faces.shape[0]  # edge i of face f is number count * i + f
 

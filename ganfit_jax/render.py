@@ -24,11 +24,12 @@ def draw(
     `background` is one grey, one colour, or an image. Colour is ``albedo * (ambient + colour max(0, <n, d>))`` with
     interpolated vertex normals, not clipped: a strong light gives more than 1. Gradients reach vertices, albedo,
     camera, light and background, at silhouettes too; they never go through visibility itself.
+    Faces seen from inside are not drawn.
     """
     screen = camera.project(view_camera, vertices, size)
     rotation = camera.rotation_matrix(view_camera.rotation)
     normals = jnp.matmul(morphable.normals(vertices, model.faces), rotation.T, precision=lax.Precision.HIGHEST)
-    faces = raster.rasterize(screen, model.faces, size).faces[..., 0]
+    faces = raster.rasterize(screen, model.faces, size, cull=True).faces[..., 0]
     covered = faces >= 0
 
     once = partial(raster.once, faces=model.faces)

@@ -66,7 +66,10 @@ def lookup(texture: Float[Array, "s s 3"], u: Float[Array, "h w"], v: Float[Arra
     rows = texture.reshape(-1, channels)
     corners = [planes(rows.at[first + step].get(mode="clip"), u.shape[0]) for step in (0, 1, size, size + 1)]
     weights = [(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down]
-    return [sum(weight * corner[c] for weight, corner in zip(weights, corners, strict=True)) for c in range(channels)]
+    one, two, three, four = (
+        [weight * plane for plane in corner] for weight, corner in zip(weights, corners, strict=True)
+    )
+    return [one[c] + two[c] + three[c] + four[c] for c in range(channels)]
 
 
 def lambert(normal: Planes, light: Light) -> Planes:
