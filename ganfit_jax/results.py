@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import platform
+from collections.abc import Mapping
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,12 +15,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ganfit_jax import losses, morphable, texture
-from ganfit_jax.energy import GREY, chip_of
+from ganfit_jax.energy import GREY, chip_of, recogniser_of
 from ganfit_jax.errors import InputError
 from ganfit_jax.export import save_fit, write_glb, write_obj
 from ganfit_jax.files import write_bytes
 from ganfit_jax.gltf import glb_bytes
-from ganfit_jax.landmarks import INNER, outer_eye_distance
+from ganfit_jax.landmarks import landmark_error
 from ganfit_jax.picture import comparison, losses_plot, save_png
 from ganfit_jax.pipeline import Result
 from ganfit_jax.recognition import features
@@ -40,24 +42,27 @@ class Pictures(NamedTuple):
     landmarks: Float[Array, "68 2"]
 
 
-def show(models: Models, params: Params, view: View, light: Light, grey: bool, size: int) -> Rendering:
-    """Renders a fitted person on plain grey in a view, under a light; `grey` replaces the texture by plain grey."""
+@partial(jax.jit, static_argnames="size")
+def draw_person(
+    models: Models, params: Params, view: View, light: Light, albedo: Float[Array, "s s 3"], size: int
+) -> Rendering:
+    """Renders a fitted person with any albedo map on plain grey; compiled once for all pictures."""
     vertices = morphable.vertices(models.shape, params.identity.shape, view.expression)
-    skin = jnp.full((4, 4, 3), 0.75) if grey else texture.decode(models.texture, params.identity.texture)
-    return draw(models.shape, vertices, skin, view.camera, light, size, background=GREY)
+    return draw(models.shape, vertices, albedo, view.camera, light, size, background=GREY)
 
 
-@jax.jit
 def pictures(models: Models, params: Params, view: View, image: Float[Array, "h w 3"]) -> Pictures:
     """Everything that is shown of one photo."""
     size = image.shape[0]
-    lit = show(models, params, view, view.light, False, size)
+    albedo = texture.decode(models.texture, params.identity.texture)
+    plain = jnp.full_like(albedo, 0.75)
+    lit = draw_person(models, params, view, view.light, albedo, size)
     cover = lit.coverage[..., None]
     return Pictures(
         lit.image,
-        jnp.clip((lit.image - GREY * (1.0 - cover)) + image * (1.0 - cover), 0.0, 1.0),
-        show(models, params, view, LAMP, True, size).image,
-        show(models, params, view, UNLIT, False, size).image,
+        jnp.clip(lit.image + (image - GREY) * (1.0 - cover), 0.0, 1.0),
+        draw_person(models, params, view, LAMP, plain, size).image,
+        draw_person(models, params, view, UNLIT, albedo, size).image,
         lit.landmarks,
     )
 
@@ -65,14 +70,13 @@ def pictures(models: Models, params: Params, view: View, image: Float[Array, "h 
 def photo_metrics(models: Models, shown: Pictures, observed: Observation) -> dict[str, float]:
     """Identity distance of render and photo (as the recogniser's authors compare), landmark error in percent of the
     outer eye distance (median over the 51 inner points)."""
-    metric = models.recogniser.spec.metric
-    seen = features(models.recogniser, chip_of(models, shown.render, shown.landmarks))
+    network = recogniser_of(models)
+    metric = network.spec.metric
+    seen = features(network, chip_of(models, shown.render, shown.landmarks))
     distance = float(losses.identity(seen, observed.features, metric))
-    points, found = np.asarray(shown.landmarks), np.asarray(observed.landmarks)
-    errors = np.linalg.norm(points - found, axis=-1)[INNER] / outer_eye_distance(found)
     return {
         f"identity_distance_{metric}": distance**0.5 if metric == "euclidean" else distance,
-        "landmark_error_percent": float(100.0 * np.median(errors)),
+        "landmark_error_percent": landmark_error(np.asarray(shown.landmarks), np.asarray(observed.landmarks)),
     }
 
 
@@ -147,7 +151,7 @@ def write_results(result: Result, folder: str | Path) -> dict[str, Any]:
     return metrics
 
 
-def joined(trace: dict[str, np.ndarray], stages: list[tuple[str, int]]) -> dict[str, np.ndarray]:
+def joined(trace: Mapping[str, Array | np.ndarray], stages: list[tuple[str, int]]) -> dict[str, np.ndarray]:
     """The trace by term over all stages; NaN where a stage has no such term."""
     terms = dict.fromkeys(name.split("/", 1)[1] for name in trace)
     return {
