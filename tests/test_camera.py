@@ -74,9 +74,7 @@ def test_initial_camera_recovers_random_poses(noise):
     for trial in range(60):
         points = _landmarks(rng)
         yaw = [-70, 70][trial % 2] if trial < 8 else rng.uniform(-70, 70)
-        vector = Rotation.from_euler(
-            "ZXY", [rng.uniform(-40, 40), rng.uniform(-30, 30), yaw], degrees=True
-        ).as_rotvec()
+        vector = Rotation.from_euler("ZXY", [rng.uniform(-40, 40), rng.uniform(-30, 30), yaw], degrees=True).as_rotvec()
         translation = np.array([rng.uniform(-40, 40), rng.uniform(-40, 40), rng.uniform(500, 1500)])
         truth = Camera(*(jnp.asarray(x, jnp.float32) for x in (vector, translation, np.log(translation[2] / 300))))
         image = cam.project(truth, jnp.asarray(points, jnp.float32), SIZE)[:, :2]

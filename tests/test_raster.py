@@ -22,9 +22,7 @@ def _plain(screen, faces, size):
                 p = np.array([column + 0.5, row + 0.5])
                 weights = []
                 for one, two in ((b, c), (c, a), (a, b)):
-                    weights.append(
-                        ((two[0] - one[0]) * (p[1] - one[1]) - (two[1] - one[1]) * (p[0] - one[0])) / area
-                    )
+                    weights.append(((two[0] - one[0]) * (p[1] - one[1]) - (two[1] - one[1]) * (p[0] - one[0])) / area)
                 if min(weights) > -1e-5:
                     inverse = weights[0] / a[2] + weights[1] / b[2] + weights[2] / c[2]
                     hits[row][column].append((inverse, number, min(weights)))

@@ -115,6 +115,7 @@ def _float64(tree):
     return jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float64 if x.dtype == jnp.float32 else x.dtype), tree)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hole", [0, 5])
 def test_gradients_equal_finite_differences(hole):
     """Directional derivatives in float64 of a randomly weighted image, silhouettes (and an open border) included.
@@ -145,6 +146,7 @@ def test_gradients_equal_finite_differences(hole):
                     np.testing.assert_allclose(jnp.sum(gradient * direction), expected, rtol=2e-3, atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", [0, 1])
 def test_silhouette_gradient_predicts_large_moves(axis):
     """The image of an evenly white head, moved by half a pixel: only silhouettes change, and many pixels flip.
@@ -167,6 +169,7 @@ def test_silhouette_gradient_predicts_large_moves(axis):
     np.testing.assert_allclose(np.trapezoid(slopes, shifts) / (2 * reach), expected, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_an_inner_occlusion_edge_has_a_gradient():
     """A white ball before a black one: the gradient of its place sees the contrast at its outline."""
     ball = _ball()
@@ -198,18 +201,16 @@ def test_vmap_equals_a_loop():
     cameras = jax.tree.map(lambda x: jnp.stack([x, x, x]), CAMERA)
     cameras = cameras._replace(rotation=cameras.rotation + jnp.array([[0.0], [0.3], [-0.6]]))
 
-    def image(camera):
-        return render.draw(model, model.mean, _albedo(), camera, LIGHT, SIZE).image
+    def loss(camera):
+        image = render.draw(model, model.mean, _albedo(), camera, LIGHT, SIZE).image
+        return jnp.sum(image**2), image
 
-    together = jax.jit(jax.vmap(image))(cameras)
-    gradients = jax.jit(jax.vmap(jax.grad(lambda camera: jnp.sum(image(camera) ** 2))))(cameras)
+    alone = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (_, images), gradients = jax.jit(jax.vmap(jax.value_and_grad(loss, has_aux=True)))(cameras)
     for i in range(3):
-        camera = jax.tree.map(lambda x, i=i: x[i], cameras)
-        np.testing.assert_allclose(
-            together[i], draw(model, model.mean, _albedo(), camera, LIGHT, SIZE).image, atol=2e-5
-        )
-        alone = jax.jit(jax.grad(lambda camera: jnp.sum(image(camera) ** 2)))(camera)
-        for one, many in zip(alone, gradients, strict=True):
+        (_, image), gradient = alone(jax.tree.map(lambda x, i=i: x[i], cameras))
+        np.testing.assert_allclose(images[i], image, atol=2e-5)
+        for one, many in zip(gradient, gradients, strict=True):
             np.testing.assert_allclose(one, many[i], rtol=2e-3, atol=1e-2)
 
 
