@@ -46,6 +46,13 @@ def initial_params(observations: Observation, models: Models, focal: float, size
     return Params(identity, View(jnp.full((n, n_e), 0.01), cameras, light))
 
 
+@partial(jax.jit, static_argnames=("focal", "size"))
+def compiled_start(observations: Observation, models: Models, focal: float, size: int) -> Params:
+    """`initial_params`; for many people at once where `observations` has a people axis."""
+    start = partial(initial_params, models=models, focal=focal, size=size)
+    return jax.vmap(start)(observations) if observations.weight.ndim > 1 else start(observations)
+
+
 def rate_tree(rates: Rates, photos: int) -> Params:
     """The learning rates as a pytree like `Params`; the depth of the camera moves five times as fast as x and y."""
     camera = Camera(
@@ -173,9 +180,7 @@ def fit(
     term at every step under "stage/term"; `Fit.ok` is False where steps were rejected because they were not finite.
     `params` continues from given parameters.
     """
-    start = partial(initial_params, models=models, focal=config.focal, size=config.size)
-    begin = jax.jit(jax.vmap(start) if observations.weight.ndim > 1 else start)
-    reached: Params = begin(observations) if params is None else params
+    reached = compiled_start(observations, models, config.focal, config.size) if params is None else params
     trace, rejected = {}, 0
     for number, stage in enumerate((config.align, config.full)):
         if stage.steps == 0:

@@ -2,6 +2,7 @@
 at the truth."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,56 +12,54 @@ import pytest
 from ganfit_jax import assets, config, energy, evaluation, morphable, recognition
 from ganfit_jax.camera import project
 from ganfit_jax.config import Config, SecondRender
-from ganfit_jax.fit import (
-    ADAM,
-    State,
-    active,
-    as_arrays,
-    fit,
-    initial_params,
-    landmark_model,
-    rate_tree,
-    run_stage,
-    step,
-)
-from ganfit_jax.types import Camera, Features, LinearTexture, Models, Observation
+from ganfit_jax.fit import active, as_arrays, compiled_start, fit, landmark_model, run_stage
+from ganfit_jax.types import Camera, LinearTexture, Models, Observation
 
 SIZE = 64
 STATIC = energy.Static(SIZE, 48)
 
 
 @pytest.fixture(scope="module")
-def models():
+def models(tiny_recogniser):
     shape, _ = assets.load_shape()
     rng = np.random.default_rng(0)
     coarse = jnp.float32(rng.normal(0, 0.05, size=(5, 4, 4, 3)))
     basis = jax.image.resize(coarse, (5, 32, 32, 3), "cubic")
     texture = LinearTexture(jnp.full((32, 32, 3), 0.5), basis)
-    return Models(shape, texture, recognition.load("dlib")[0])
+    return Models(shape, texture, tiny_recogniser)
+
+
+@partial(jax.jit, static_argnames="photos")
+def drawn_person(models, key, photos):
+    spread = as_arrays(SecondRender(yaw=0.3, expression=0.4, light=0.1, focal=4.0))
+    return evaluation.synthetic_person(key, models, spread, photos)
 
 
 def truth_of(models, seed, photos=1):
-    spread = as_arrays(SecondRender(yaw=0.3, expression=0.4, light=0.1, focal=4.0))
-    return evaluation.synthetic_person(jax.random.key(seed), models, spread, photos)
+    return drawn_person(models, jax.random.key(seed), photos)
 
 
-def photograph(models, params, size=SIZE):
-    """Observations of synthetic views with exact landmarks."""
-    seen = []
-    for photo in range(params.views.expression.shape[0]):
-        view = jax.tree.map(lambda x, n=photo: x[n], params.views)
+@partial(jax.jit, static_argnames="size")
+def landmarks_only(models, params, size=SIZE):
+    """Observations of synthetic views with exact landmarks and a black image."""
+
+    def observe(view):
         vertices = morphable.vertices(models.shape, params.identity.shape, view.expression)
         points = morphable.landmarks(models.shape, vertices, view.camera.rotation)
-        image = evaluation.photograph(models, params, photo, size)
         marks = project(view.camera, points, size)[:, :2]
-        chip = recognition.aligned_chip(models.recogniser.spec, image, marks)
-        seen.append(
-            Observation(
-                image, marks, jnp.ones(68), jnp.ones((size, size)), jnp.eye(2, 3),
-                recognition.features(models.recogniser, chip), jnp.ones(()),
-            )
-        )  # fmt: skip
-    return jax.tree.map(lambda *x: jnp.stack(x), *seen)
+        black = jnp.zeros((size, size, 3))
+        return Observation(black, marks, jnp.ones(68), jnp.ones((size, size)), jnp.eye(2, 3), None, jnp.ones(()))
+
+    return jax.vmap(observe)(params.views)
+
+
+@partial(jax.jit, static_argnames="size")
+def photograph(models, params, size=SIZE):
+    """Observations of synthetic views with exact landmarks."""
+    seen = landmarks_only(models, params, size)
+    images = jnp.stack([evaluation.photograph(models, params, n, size) for n in range(len(seen.weight))])
+    chips = jax.vmap(lambda image, marks: recognition.aligned_chip(models.recogniser.spec, image, marks))
+    return seen._replace(image=images, features=recognition.features(models.recogniser, chips(images, seen.landmarks)))
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +89,13 @@ def primitives(jaxpr, found=None):
 def test_the_truth_has_no_image_and_landmark_error(models, scene):
     truth, observations = scene
     names = ("landmark", "pixel", "identity", "content")
-    _, terms = jax.jit(evaluate, static_argnums=3)(models, truth, observations, names)
+    compiled = jax.jit(evaluate, static_argnums=3)
+    _, terms = compiled(models, truth, observations, names)
     assert terms["landmark"] == pytest.approx(0, abs=1e-6)
     assert terms["pixel"] == pytest.approx(0, abs=2e-3)
     assert terms["identity"] == pytest.approx(0, abs=2e-2)
     other = truth._replace(identity=truth_of(models, 4).identity)
-    _, worse = jax.jit(evaluate, static_argnums=3)(models, other, observations, names)
+    _, worse = compiled(models, other, observations, names)
     for name in names:
         assert worse[name] > terms[name] + 1e-3
 
@@ -125,32 +125,27 @@ def test_a_photo_of_weight_zero_changes_nothing_even_if_it_is_nan(models, scene)
     truth, observations = scene
     poison = jax.tree.map(lambda x: x.at[1].set(jnp.nan), observations)
     poison = poison._replace(weight=jnp.array([1.0, 0.0]))
-    single = jax.tree.map(lambda x: x[:1], observations)
     start = truth._replace(identity=jax.tree.map(lambda x: 0.5 * x, truth.identity))
-    alone = start._replace(views=jax.tree.map(lambda x: x[:1], start.views))
+    # The first photo alone, in the same compiled program: the mean over two copies of it.
+    twice, views = (jax.tree.map(lambda x: x[jnp.zeros(2, int)], x) for x in (observations, start.views))
     names = ("landmark", "pixel", "identity", "content", "second_identity", "shape")
-    value = jax.value_and_grad(lambda p, o: evaluate(models, p, o, names), has_aux=True)
-    (one, _), slope_one = jax.jit(value)(alone, single)
-    (two, _), slope_two = jax.jit(value)(start, poison)
+    value = jax.jit(jax.value_and_grad(lambda m, p, o: evaluate(m, p, o, names), argnums=1, has_aux=True))
+    (one, _), slope_one = value(models, start._replace(views=views), twice)
+    (two, _), slope_two = value(models, start, poison)
     assert float(two) == pytest.approx(float(one), rel=1e-4)
     np.testing.assert_allclose(slope_two.identity.shape, slope_one.identity.shape, rtol=2e-2, atol=1e-3)
     assert all(bool(jnp.all(x[1] == 0)) for x in jax.tree.leaves(slope_two.views))
 
 
-def test_a_step_that_is_not_finite_is_rejected_and_reported(models, scene):
-    truth, observations = scene
-    state = State(truth, ADAM.init(truth), jnp.float32(0))
-    settings = Config(size=SIZE)
-    arguments = (observations, models, {"landmark": jnp.float32(jnp.nan)}, rate_tree(settings.align.rates, 2))
-    after, _ = jax.jit(step, static_argnames="static")(
-        state, jax.random.key(0), jnp.float32(1), *arguments, as_arrays(settings.second), static=STATIC
-    )
-    assert after.rejected == 1
-    jax.tree.map(np.testing.assert_array_equal, after.params, truth)
+def test_a_step_that_is_not_finite_is_rejected_and_reported(models):
+    truth = truth_of(models, 6)
+    observations = landmarks_only(models, truth)
+    settings = Config(size=SIZE, chunk=5)
     stage = dataclasses.replace(settings.align, steps=10)
     settings.weights.landmark = float("nan")
-    _, _, rejected = run_stage(truth, observations, models, settings, stage, jax.random.key(0))
+    after, _, rejected = run_stage(truth, observations, models, settings, stage, jax.random.key(0))
     assert rejected == 10
+    jax.tree.map(np.testing.assert_array_equal, after, truth)
 
 
 def test_landmark_model_has_the_same_landmarks(models):
@@ -168,7 +163,7 @@ def test_landmark_model_has_the_same_landmarks(models):
 def test_many_people_at_once_equal_a_loop(models):
     settings = Config(size=SIZE, chunk=5)
     settings.align.steps, settings.full.steps = 10, 0
-    people = [photograph(models, truth_of(models, seed)) for seed in (1, 2, 3)]
+    people = [landmarks_only(models, truth_of(models, seed)) for seed in (1, 2, 3)]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *people)
     together = fit(stacked, models, settings, jax.random.key(0))
     assert together.ok.shape == (3,)
@@ -184,16 +179,16 @@ def test_the_first_pose_is_found_at_any_yaw(models, yaw):
     rotation = jnp.array([0.1, np.radians(yaw), -0.1], jnp.float32)
     camera = Camera(rotation, jnp.array([10.0, -20.0, 1200.0]), jnp.log(jnp.float32(4.0)))
     points = project(camera, morphable.landmarks(models.shape, models.shape.mean, rotation), SIZE)[:, :2]
-    zeros = jnp.zeros((SIZE, SIZE, 3))
-    seen = Observation(zeros, points, jnp.ones(68), zeros[..., 0], jnp.eye(2, 3), None, jnp.ones(()))
-    start = initial_params(jax.tree.map(lambda x: x[None], seen), models, 4.0, SIZE)
+    black = jnp.zeros((SIZE, SIZE, 3))
+    seen = Observation(black, points, jnp.ones(68), black[..., 0], jnp.eye(2, 3), None, jnp.ones(()))
+    start = compiled_start(jax.tree.map(lambda x: x[None], seen), models, 4.0, SIZE)
     assert float(jnp.linalg.norm(start.views.camera.rotation[0] - rotation)) < np.radians(3)
 
 
 def test_alignment_reaches_the_landmarks_of_a_known_person(models):
     truth = truth_of(models, 7)
-    observations = photograph(models, truth, 256)
-    settings = Config()
+    observations = landmarks_only(models, truth)
+    settings = Config(size=SIZE, chunk=5)
     settings.full.steps = 0
     fitted = fit(observations, models, settings, jax.random.key(0))
     assert bool(fitted.ok)
@@ -203,6 +198,7 @@ def test_alignment_reaches_the_landmarks_of_a_known_person(models):
 
 @pytest.mark.slow
 def test_a_fit_of_a_synthetic_photo_comes_near_the_truth(models):
+    models = models._replace(recogniser=recognition.load("dlib")[0])
     truth = truth_of(models, 11, photos=2)
     observations = photograph(models, truth, 128)
     settings = Config(size=128)
@@ -217,13 +213,12 @@ def test_a_fit_of_a_synthetic_photo_comes_near_the_truth(models):
     assert fitted.trace["full/pixel"][-5:].mean() < 0.6 * fitted.trace["full/pixel"][0]
 
 
-def test_callbacks_and_traces_cover_all_steps(models, scene):
-    truth, observations = scene
-    settings = Config(size=SIZE, chunk=4)
-    settings.align.steps, settings.full.steps = 10, 0
+def test_callbacks_and_traces_cover_all_steps(models):
+    observations = landmarks_only(models, truth_of(models, 8))
+    settings = Config(size=SIZE, chunk=5)
+    settings.align.steps, settings.full.steps = 12, 0
     calls = []
     fitted = fit(observations, models, settings, jax.random.key(0), lambda *c: calls.append(c[:3]))
-    assert calls == [("align", 4, 10), ("align", 8, 10), ("align", 10, 10)]
-    assert len(fitted.trace["align/landmark"]) == 10
-    assert isinstance(observations.features, Features)
+    assert calls == [("align", 5, 12), ("align", 10, 12), ("align", 12, 12)]
+    assert len(fitted.trace["align/landmark"]) == 12
     assert tuple(f.name for f in dataclasses.fields(config.Weights)) == config.TERMS

@@ -108,7 +108,8 @@ def test_help_is_short_and_names_the_flags(capsys):
 
 
 def test_the_command_imports_nothing_heavy_before_it_needs_it():
-    code = "import sys, ganfit_jax, ganfit_jax.__main__; print([m for m in ('torch', 'dlib', 'trimesh', 'matplotlib', 'jax') if m in sys.modules])"
+    heavy = ("torch", "dlib", "trimesh", "matplotlib", "jax")
+    code = f"import sys, ganfit_jax, ganfit_jax.__main__; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
