@@ -13,7 +13,7 @@ from ganfit_jax.landmarks import Detector
 from ganfit_jax.metrics import Surface, SurfaceError, surface_error
 from ganfit_jax.observe import choose_face
 from ganfit_jax.recognition import aligned_chip, features
-from ganfit_jax.render import draw
+from ganfit_jax.render import render
 from ganfit_jax.types import Camera, Identity, Light, Models, Params, Recogniser, ShapeModel, View
 
 SIDE_YAW = np.radians(26.0)
@@ -89,9 +89,7 @@ def synthetic_person(key: PRNGKeyArray, models: Models, spread: dict[str, Array]
 def photograph(models: Models, params: Params, photo: int, size: int) -> Float[Array, "s s 3"]:
     """Renders one view of a person on plain grey."""
     view = jax.tree.map(lambda x: x[photo], params.views)
-    vertices = morphable.vertices(models.shape, params.identity.shape, view.expression)
-    albedo = texture.decode(models.texture, params.identity.texture)
-    return draw(models.shape, vertices, albedo, view.camera, view.light, size, background=GREY).image
+    return render(models, params.identity, view, size, GREY).image
 
 
 def shape_error(model: ShapeModel, vertices: Float[np.ndarray, "v 3"], truth: Float[np.ndarray, "v 3"]) -> SurfaceError:
