@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from ganfit_jax import morphable, texture
 from ganfit_jax.camera import initial_camera
@@ -101,7 +101,7 @@ def step(
     return kept, terms | {"total": total}
 
 
-def chunk(state: State, keys: PRNGKeyArray, scales: Float[Array, "n"], *constants: Any, static: Static) -> Any:
+def chunk(state: State, keys: Key[Array, "n"], scales: Float[Array, "n"], *constants: Any, static: Static) -> Any:
     """`step` scanned over keys and scales; returns the state and every term's values."""
     return jax.lax.scan(lambda s, x: step(s, x[0], x[1], *constants, static=static), state, (keys, scales))
 
@@ -182,9 +182,7 @@ def fit(
     """
     reached = compiled_start(observations, models, config.focal, config.size) if params is None else params
     trace, rejected = {}, 0
-    for number, stage in enumerate((config.align, config.full)):
-        if stage.steps == 0:
-            continue
+    for number, stage in enumerate(config.stages()):
         stage_key = jax.random.fold_in(key, number)
         reached, terms, bad = run_stage(reached, observations, models, config, stage, stage_key, callback)
         trace |= {f"{stage.name}/{name}": values for name, values in terms.items()}
