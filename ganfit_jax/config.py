@@ -23,10 +23,10 @@ TERMS = (
 class Weights:
     """The lambdas of E(p) = sum_k lambda_k L_k(p); each loss is scaled as its function in `losses` says."""
 
-    identity: float = 3.0
-    second_identity: float = 2.0
+    identity: float = 5.0
+    second_identity: float = 4.0
     content: float = 0.5
-    pixel: float = 8.0
+    pixel: float = 30.0
     landmark: float = 0.05
     shape: float = 0.002
     expression: float = 0.02
@@ -78,11 +78,17 @@ def _align() -> Stage:
     return Stage("align", 80, ("landmark", "shape", "expression"), rates, landmark=10.0)
 
 
+def _colour() -> Stage:
+    rates = Rates(shape=0.05, texture=0.08, expression=0.015, rotation=0.003, translation=0.001, light=0.02)
+    terms = ("pixel", "landmark", "shape", "expression", "texture", "light")
+    return Stage("colour", 100, terms, rates, final_rate=0.5)
+
+
 def _full() -> Stage:
     rates = Rates(
         shape=0.04, texture=0.06, expression=0.01, rotation=0.002, translation=0.0006, focal=0.002, light=0.012
     )
-    return Stage("full", 90, TERMS, rates)
+    return Stage("full", 70, TERMS, rates)
 
 
 @dataclasses.dataclass
@@ -102,7 +108,12 @@ class Config:
     weights: Weights = dataclasses.field(default_factory=Weights)
     second: SecondRender = dataclasses.field(default_factory=SecondRender)
     align: Stage = dataclasses.field(default_factory=_align)
+    colour: Stage = dataclasses.field(default_factory=_colour)
     full: Stage = dataclasses.field(default_factory=_full)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages that have steps, in order."""
+        return tuple(stage for stage in (self.align, self.colour, self.full) if stage.steps)
 
 
 def fast() -> Config:
@@ -136,6 +147,7 @@ def paper() -> Config:
         ),
         second=SecondRender(size=224, expression=0.5, expressed=1.0),
         align=Stage("align", 200, ("landmark", "shape", "expression"), rates),
+        colour=Stage("colour", 0),
         full=Stage("full", 400, TERMS, rates),
     )
 

@@ -141,7 +141,7 @@ def write_results(result: Result, folder: str | Path) -> dict[str, Any]:
         "photo_from_window": np.asarray(result.observations.photo_from_window),
     }
     save_fit(folder / "fit.npz", params, result.infos, config, extra)
-    stages = [(s.name, s.steps) for s in (result.config.align, result.config.full) if s.steps]
+    stages = [(stage.name, stage.steps) for stage in result.config.stages()]
     losses_plot(joined(result.fit.trace, stages), folder / "losses.png", stages)
     write_bytes(folder / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
     small = glb_bytes(models.shape, neutral, expression, albedo, names, morph_normals=False)

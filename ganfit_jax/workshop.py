@@ -58,13 +58,13 @@ def open_shop(root: Path, output: Path, texture_model: str | None, smallest: flo
     colours as well. No recognition network takes part."""
     config = Config()
     shape, info = assets.load_shape(config.shape_model)
+    config.full.steps = 0
     if texture_model is None:
-        config.full.steps = 0
+        config.colour.steps = 0
         texture = LinearTexture(jnp.full((2, 2, 3), 0.5), jnp.zeros((1, 2, 2, 3)))
     else:
         texture, _ = assets.load_texture(texture_model)
-        config.full.steps = 50
-        config.full.terms = ("pixel", "landmark", "shape", "expression", "texture", "light")
+        config.colour.steps = 60
     stiff = [config.stiffness if name.startswith(tuple(config.stiff)) else 1.0 for name in info.expressions]
     models = Models(shape, texture, None, jnp.asarray(stiff, jnp.float32))
     texels = jax.jit(unwrap.texel_map, static_argnames="size")(shape, size=size)
