@@ -27,6 +27,7 @@ flags.DEFINE_float("smallest", 48.0, "Smallest distance of the outer eye corners
 flags.DEFINE_integer("size", 256, "Side of the maps, texels.")
 flags.DEFINE_integer("batch", 16, "Photos fitted together.")
 flags.DEFINE_string("model", None, "Where to write the linear texture model (npz); none by default.")
+flags.DEFINE_string("licence", "unknown", "Licence of that model, stored in it.")
 flags.DEFINE_integer("components", 100, "Components of the linear texture model.")
 
 
@@ -56,7 +57,7 @@ def main(_) -> None:
     shown = [m * (0.3 + 0.7 * w[..., None]) for m, w in zip(maps.albedo[::7], maps.weight[::7], strict=True)]
     picture.save_png(output / "sheet.png", picture.contact_sheet(shown[:96], 12))
     if FLAGS.model:
-        explained = corpus.write_linear_model(FLAGS.model, maps, FLAGS.components)
+        explained = corpus.write_linear_model(FLAGS.model, maps, FLAGS.components, FLAGS.licence)
         print(f"{FLAGS.model}: {FLAGS.components} components explain {100 * explained:.1f} % of the variance")
 
 

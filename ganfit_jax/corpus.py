@@ -87,7 +87,7 @@ def principal_components(
     return mean, basis * signs[:, None], variance / total
 
 
-def write_linear_model(path: str | Path, maps: Maps, components: int) -> float:
+def write_linear_model(path: str | Path, maps: Maps, components: int, licence: str = "unknown") -> float:
     """Builds the linear texture model from maps and their mirror images and writes it; returns the share of the
     variance that the components explain.
 
@@ -105,7 +105,7 @@ def write_linear_model(path: str | Path, maps: Maps, components: int) -> float:
     luma_scale, chroma_scale = (np.abs(x).reshape(len(x), -1).max(1) / 127 for x in (luma, chroma))
     arrays = {
         "name": np.asarray("albedo"),
-        "licence": np.asarray("CC0-1.0"),
+        "licence": np.asarray(licence),
         "mean": np.uint8(np.round(255 * np.clip(mean.reshape(size, size, 3), 0, 1))),
         "luma": np.int8(np.round(luma / luma_scale[:, None, None])),
         "chroma": np.int8(np.round(chroma / chroma_scale[:, None, None, None])),
