@@ -112,15 +112,14 @@ def fit_batch(shop: Workshop, paths: list[Path], batch: int) -> None:
     padded += [padded[0]._replace(weight=jnp.zeros(()))] * (batch - len(found))
     people = jax.tree.map(lambda *x: jnp.stack(x)[:, None], *padded)
     done = fit(people, shop.models, shop.config, jax.random.key(shop.config.seed))
-    params = jax.device_get(done.params)
     for number, one in enumerate(found):
-        identity = jax.tree.map(lambda x, n=number: x[n], params.identity)
-        view = jax.tree.map(lambda x, n=number: x[n, 0], params.views)
+        identity = jax.tree.map(lambda x, n=number: x[n], done.params.identity)
+        view = jax.tree.map(lambda x, n=number: x[n, 0], done.params.views)
         vertices = morphable.vertices(shop.models.shape, identity.shape, view.expression)
         points = morphable.landmarks(shop.models.shape, vertices, view.camera.rotation)
         projected = np.asarray(project(view.camera, points, shop.config.size)[:, :2])
         why = reject_fit(view, one.observation, projected)
-        expression = aimed_gaze(shop.expressions, view.camera, view.expression)
+        expression = aimed_gaze(shop.expressions, view.camera, np.asarray(view.expression))
         np.savez(
             folder / f"{key_of(shop, one.path)}.npz",
             dropped=why,

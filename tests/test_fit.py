@@ -162,7 +162,7 @@ def test_landmark_model_has_the_same_landmarks(models):
 
 def test_many_people_at_once_equal_a_loop(models):
     settings = Config(size=SIZE, chunk=5)
-    settings.align.steps, settings.full.steps = 10, 0
+    settings.align.steps, settings.colour.steps, settings.full.steps = 10, 0, 0
     people = [landmarks_only(models, truth_of(models, seed)) for seed in (1, 2, 3)]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *people)
     together = fit(stacked, models, settings, jax.random.key(0))
@@ -189,7 +189,7 @@ def test_alignment_reaches_the_landmarks_of_a_known_person(models):
     truth = truth_of(models, 7)
     observations = landmarks_only(models, truth)
     settings = Config(size=SIZE, chunk=5)
-    settings.full.steps = 0
+    settings.colour.steps = settings.full.steps = 0
     fitted = fit(observations, models, settings, jax.random.key(0))
     assert bool(fitted.ok)
     start, end = (float(fitted.trace["align/landmark"][i]) for i in (0, -1))
@@ -203,7 +203,7 @@ def test_a_fit_of_a_synthetic_photo_comes_near_the_truth(models):
     observations = photograph(models, truth, 128)
     settings = Config(size=128)
     settings.second.size = 100
-    settings.align.steps, settings.full.steps = 40, 60
+    settings.align.steps, settings.colour.steps, settings.full.steps = 40, 40, 40
     fitted = fit(observations, models, settings, jax.random.key(0))
     none = 0.0 * truth.views.expression[0]
     shapes = [morphable.vertices(models.shape, p, none) for p in (truth.identity.shape, fitted.params.identity.shape)]
@@ -216,7 +216,7 @@ def test_a_fit_of_a_synthetic_photo_comes_near_the_truth(models):
 def test_callbacks_and_traces_cover_all_steps(models):
     observations = landmarks_only(models, truth_of(models, 8))
     settings = Config(size=SIZE, chunk=5)
-    settings.align.steps, settings.full.steps = 12, 0
+    settings.align.steps, settings.colour.steps, settings.full.steps = 12, 0, 0
     calls = []
     fitted = fit(observations, models, settings, jax.random.key(0), lambda *c: calls.append(c[:3]))
     assert calls == [("align", 5, 12), ("align", 10, 12), ("align", 12, 12)]

@@ -116,7 +116,8 @@ def test_the_command_imports_nothing_heavy_before_it_needs_it():
 
 @pytest.mark.slow
 def test_a_short_fit_writes_everything(tmp_path):
-    quick = ["--config.align.steps=10", "--config.full.steps=10", "--config.size=128", "--config.second.size=96"]
+    steps = [f"--config.{stage}.steps=10" for stage in ("align", "colour", "full")]
+    quick = [*steps, "--config.size=128", "--config.second.size=96"]
     assert command.run([str(PHOTO), str(PHOTO), f"--output={tmp_path}", *quick]) == 0
     expected = {
         "mesh.glb",

@@ -1,0 +1,125 @@
+"""The corpus workshop on a folder of four files: what is kept, what is dropped and why, and nothing is done twice."""
+
+import shutil
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from ganfit_jax import corpus, morphable, workshop
+from ganfit_jax.camera import project
+from ganfit_jax.types import Camera, Light, Observation, View
+
+PHOTO = Path(__file__).resolve().parents[1] / "examples" / "astronaut.png"
+SIDE = 32
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    root = tmp_path_factory.mktemp("photos")
+    (root / "nasa").mkdir()
+    shutil.copy(PHOTO, root / "nasa" / "astronaut.png")
+    Image.new("RGB", (90, 90), (128, 128, 128)).save(root / "grey.png")
+    (root / "broken.png").write_bytes(b"no picture")
+    Image.open(PHOTO).resize((110, 110)).save(root / "small.png")
+    shop = workshop.open_shop(root, tmp_path_factory.mktemp("corpus"), None, 30.0, SIDE)
+    shop.config.align.steps = 40
+    return shop
+
+
+@pytest.fixture(scope="module")
+def done(shop):
+    paths = sorted(p for p in shop.root.rglob("*.png"))
+    workshop.fit_batch(shop, paths, 2)
+    return paths
+
+
+def test_photos_are_kept_or_dropped_for_a_reason(shop, done):
+    assert len(done) == 4
+    assert workshop.fitted(shop) == ["nasa_astronaut"]
+    counts = workshop.counts(shop)
+    assert counts.pop("photos") == 4 and counts.pop("skins") == 0
+    assert counts.pop("kept") == 1 and counts.pop("unreadable") == 1
+    # A resized face of this size is either not found or too small.
+    assert sum(counts.values()) == 2 and counts.keys() <= {"no face", "small"} and counts["no face"] >= 1
+
+
+def test_what_is_done_is_not_done_again(shop, done, monkeypatch):
+    def never(*_):
+        raise AssertionError("done before")
+
+    monkeypatch.setattr(workshop, "look", never)
+    workshop.fit_batch(shop, done, 2)
+
+
+def test_a_fitted_photo_becomes_a_map(shop, done, monkeypatch):
+    names = workshop.fitted(shop)
+    colour, weight, normals = workshop.read(shop, names[0])
+    assert colour.shape == normals.shape == (SIDE, SIDE, 3)
+    assert 0.1 < (weight > 0.3).mean() < 0.9
+    seen = np.average(colour.reshape(-1, 3), axis=0, weights=weight.ravel())
+    assert seen[0] > seen[1] > seen[2], "skin is reddish"
+    mean = workshop.mean_map(shop, names)
+    assert mean.dtype == np.float32 and mean == pytest.approx(mean[:, ::-1], abs=1e-5)
+    workshop.write_map(shop, names[0], mean)
+    maps = corpus.read_maps(shop.output / "maps")
+    assert maps.names == ("nasa_astronaut",)
+    assert maps.weight.max() > 0.9 and np.isfinite(maps.albedo).all()
+    well = maps.weight[0] > 0.8
+    assert np.abs(maps.albedo[0] - colour)[well].mean() < 0.2
+    monkeypatch.setattr(workshop, "read", None)
+    workshop.write_map(shop, names[0], mean)
+
+
+def test_a_skin_is_resampled_into_the_chart(shop):
+    place = np.random.default_rng(0).integers(0, 65535, size=(1, 2))
+    corners = np.broadcast_to(np.uint16(place)[:, None], (len(shop.models.shape.faces), 3, 2))
+    ramp = np.zeros((64, 64, 3), np.uint8)
+    ramp[..., 0], ramp[..., 1] = np.arange(64)[None] * 4, np.arange(64)[:, None] * 4
+    file = shop.root / "young.png"
+    Image.fromarray(ramp).save(file)
+    workshop.write_skin(shop, file, corners)
+    file.unlink()
+    maps = corpus.read_maps(shop.output / "maps", ["skin_young"])
+    expected = (place[0] / 65535 * 64 - 0.5) * 4 / 255
+    centre = maps.albedo[0][np.asarray(shop.texels.used) > 0]
+    assert centre[:, :2] == pytest.approx(np.broadcast_to(expected, (len(centre), 2)), abs=0.01)
+    assert 0.3 < maps.weight.mean() < 1 and maps.weight.min() == 0
+    assert workshop.counts(shop)["skins"] == 1
+
+
+def test_eyes_aim_at_the_camera(shop):
+    names = ("eyeLookOutLeft", "eyeLookInRight", "eyeLookInLeft", "eyeLookUpLeft", "eyeLookDownLeft", "jawOpen")
+    before = np.full(6, 0.5, np.float32)
+
+    def aimed(rotation):
+        camera = Camera(jnp.float32(rotation), jnp.array([0.0, 0.0, 1000.0]), jnp.float32(1.4))
+        return dict(zip(names, workshop.aimed_gaze(names, camera, before), strict=True))
+
+    straight = aimed([0.0, 0.0, 0.0])
+    assert [straight[n] for n in names[:5]] == pytest.approx([0] * 5, abs=1e-6) and straight["jawOpen"] == 0.5
+    # Turned towards the image's right, which is the subject's left: the eyes look to the subject's right.
+    turned = aimed([0.0, np.radians(12.9), 0.0])
+    assert turned["eyeLookInLeft"] == pytest.approx(0.5, abs=1e-3)
+    assert turned["eyeLookOutLeft"] == turned["eyeLookInRight"] == 0
+    # Nodding down (positive pitch): the eyes look up.
+    nodding = aimed([np.radians(12.9), 0.0, 0.0])
+    assert nodding["eyeLookUpLeft"] == pytest.approx(0.5, abs=1e-3) and nodding["eyeLookDownLeft"] == 0
+
+
+def test_fits_far_from_the_front_or_from_their_landmarks_are_dropped(shop):
+    model = shop.models.shape
+    light = Light(jnp.ones(3), jnp.ones(3), jnp.ones(3))
+
+    def verdict(yaw, shift):
+        camera = Camera(jnp.float32([0.0, np.radians(yaw), 0.0]), jnp.array([0.0, 0.0, 1000.0]), jnp.float32(1.4))
+        points = morphable.landmarks(model, model.mean, camera.rotation)
+        points = np.asarray(project(camera, points, 256)[:, :2])
+        seen = Observation(*[jnp.zeros(1)] * 7)._replace(landmarks=jnp.asarray(points))
+        return workshop.reject_fit(View(jnp.zeros(52), camera, light), seen, points + np.float32(shift))
+
+    assert verdict(0, 0.0) == "" and verdict(20, 0.5) == ""
+    assert verdict(40, 0.0) == "pose"
+    assert verdict(0, 20.0) == "fit"
