@@ -9,10 +9,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ganfit_jax import morphable, texture
 from ganfit_jax.energy import GREY, random_view
+from ganfit_jax.errors import InputError
+from ganfit_jax.files import dlib_file
 from ganfit_jax.landmarks import Detector
 from ganfit_jax.metrics import Surface, SurfaceError, surface_error
 from ganfit_jax.observe import choose_face
 from ganfit_jax.recognition import aligned_chip, features
+from ganfit_jax.recognition.load import DLIB_FILE
 from ganfit_jax.render import render
 from ganfit_jax.types import Camera, Identity, Light, Models, Params, Recogniser, ShapeModel, View
 
@@ -37,28 +40,60 @@ def side_view(params: Params, photo: int = 0) -> View:
     return View(jnp.zeros_like(view.expression), camera, SIDE_LIGHT)
 
 
-def embed(
-    image: Float[np.ndarray, "h w 3"], judge: Recogniser, find: Detector
-) -> tuple[Float[np.ndarray, "d"], Float[np.ndarray, "68 2"]]:
-    """The judge's embedding of the largest face, detected anew, and the face's landmarks (pixels).
+class Described(NamedTuple):
+    """What two judges see in one picture; NaN where no face is found."""
 
-    Raises InputError where no face is found.
-    """
-    face, _ = choose_face(find.detect(image), None, "image")
+    embedding: Float[np.ndarray, "d"]  # by a network that the fit does not use
+    descriptor: Float[np.ndarray, "128"]  # by dlib's own library
+
+
+def describe(image: Float[np.ndarray, "h w 3"], judge: Recogniser, find: Detector, network: Any) -> Described:
+    """Detects the largest face anew and describes it; `network` is a ``dlib.face_recognition_model_v1``."""
+    try:
+        face, _ = choose_face(find.detect(image), None, "image")
+    except InputError:
+        width = features(judge, jnp.zeros((judge.spec.chip, judge.spec.chip, 3))).embedding.shape[0]
+        return Described(np.full(width, np.nan), np.full(128, np.nan))
     chip = aligned_chip(judge.spec, jnp.asarray(image), jnp.asarray(face.landmarks))
-    return np.asarray(features(judge, chip).embedding), face.landmarks
+    embedding = np.asarray(features(judge, chip).embedding)
+    return Described(embedding, dlib_descriptor(image, network, face.landmarks))
+
+
+def dlib_network() -> Any:
+    """dlib's face recognition network, run by its own library."""
+    import dlib
+
+    library: Any = dlib
+    return library.face_recognition_model_v1(str(dlib_file(DLIB_FILE)))
 
 
 def dlib_descriptor(image: Float[np.ndarray, "h w 3"], model: Any, landmarks: Float[np.ndarray, "68 2"]) -> np.ndarray:
     """dlib's own descriptor (its library, its chip) of a face with known landmarks."""
     import dlib
 
-    library, pixels = dlib, np.uint8(np.round(255 * np.clip(image, 0, 1)))
+    library: Any = dlib
+    pixels = np.uint8(np.round(255 * np.clip(image, 0, 1)))
     low, high = landmarks.min(0), landmarks.max(0)
     box = library.rectangle(*(int(v) for v in (*low, *high)))
     points = library.points([library.point(round(x - 0.5), round(y - 0.5)) for x, y in landmarks.tolist()])
     shape = library.full_object_detection(box, points)
     return np.asarray(model.compute_face_descriptor(pixels, shape))
+
+
+def compare(photos: list[Described], renders: list[Described], metric: str) -> dict[str, Any]:
+    """Figures for renders of the people in the photos, in the same order: medians, share of nearest photos that are
+    the right ones, cosine or minus distance of each pair, number of pictures without a face."""
+    ours, theirs = (np.stack([d.embedding for d in list_]) for list_ in (photos, renders))
+    judged = judge_pairs(ours, theirs, metric)
+    apart = np.stack([p.descriptor - r.descriptor for p, r in zip(photos, renders, strict=True)])
+    distance = np.linalg.norm(apart, axis=1)
+    return {
+        "dlib_distance_median": float(np.nanmedian(distance)),
+        "judge_similarity_median": float(np.nanmedian(judged.own)),
+        "judge_nearest_is_own": float(judged.right.mean()),
+        "without_face": int(np.isnan(judged.own).sum()),
+        "judge_similarities": np.round(judged.own, 3).tolist(),
+    }
 
 
 def judge_pairs(photos: Float[np.ndarray, "n d"], renders: Float[np.ndarray, "n d"], metric: str) -> Judgement:

@@ -10,11 +10,8 @@ import pytest
 from ganfit_jax import assets, evaluation, morphable, recognition
 from ganfit_jax.config import SecondRender
 from ganfit_jax.detectors import detector
-from ganfit_jax.errors import InputError
-from ganfit_jax.files import dlib_file
 from ganfit_jax.fit import as_arrays
 from ganfit_jax.photo import read_photo
-from ganfit_jax.recognition.load import DLIB_FILE
 from ganfit_jax.types import LinearTexture, Models
 
 PHOTO = Path(__file__).resolve().parents[1] / "examples" / "astronaut.png"
@@ -82,14 +79,14 @@ def test_shape_error_of_a_moved_copy_is_zero_and_of_the_mean_face_is_not(models)
 
 
 def test_our_embedding_agrees_with_dlibs_library():
-    import dlib
-
     image = read_photo(PHOTO)
     judge = recognition.load("dlib")[0]
     find = detector("dlib")
-    embedding, landmarks = evaluation.embed(image, judge, find)
-    network = dlib.face_recognition_model_v1(str(dlib_file(DLIB_FILE)))
-    theirs = evaluation.dlib_descriptor(image, network, landmarks)
-    assert np.linalg.norm(embedding - theirs) < 0.1, "two people are 0.6 or more apart"
-    with pytest.raises(InputError, match="no face"):
-        evaluation.embed(np.full((128, 128, 3), 0.5, np.float32), judge, find)
+    network = evaluation.dlib_network()
+    seen = evaluation.describe(image, judge, find, network)
+    assert np.linalg.norm(seen.embedding - seen.descriptor) < 0.1, "two people are 0.6 or more apart"
+    empty = evaluation.describe(np.full((128, 128, 3), 0.5, np.float32), judge, find, network)
+    assert np.isnan(empty.embedding).all() and empty.embedding.shape == (128,)
+    table = evaluation.compare([seen, seen], [seen, empty], "euclidean")
+    assert table["without_face"] == 1 and table["judge_nearest_is_own"] == 0.5
+    assert table["dlib_distance_median"] == pytest.approx(0)
