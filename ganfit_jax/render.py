@@ -17,7 +17,7 @@ def draw(
     view_camera: Camera,
     light: Light,
     size: int,
-    background: Float[Array, "*hw 3"] | float = 0.0,
+    background: Float[Array, "*hw 3"] | Float[Array, ""] | float = 0.0,
 ) -> Rendering:
     """A rendering of side `size` of world vertices (mm) with an albedo map (sRGB, [0, 1]) over a background.
 
@@ -66,7 +66,7 @@ def render(
     identity: Identity,
     view: View,
     size: int,
-    background: Float[Array, "*hw 3"] | float = 0.0,
+    background: Float[Array, "*hw 3"] | Float[Array, ""] | float = 0.0,
 ) -> Rendering:
     """`draw` of what the models make of an identity in a view: ``R(S(p_s, p_e), T(p_t), p_c, p_l)``."""
     vertices = morphable.vertices(models.shape, identity.shape, view.expression)

@@ -56,7 +56,7 @@ def interpolate(weights: Planes, values: Planes) -> Float[Array, "h w"]:
     return weights[0] * values[0] + weights[1] * values[1] + weights[2] * values[2]
 
 
-def lookup(texture: Float[Array, "s s 3"], u: Float[Array, "h w"], v: Float[Array, "h w"]) -> Planes:
+def lookup(texture: Float[Array, "s s c"], u: Float[Array, "h w"], v: Float[Array, "h w"]) -> Planes:
     """Bilinear texture values, a plane per channel; texel centres at (i + 0.5) / s, the border repeated outwards."""
     size, channels = texture.shape[1], texture.shape[2]
     u, v = jnp.clip(u * size - 0.5, 0.0, size - 1.0), jnp.clip(v * size - 0.5, 0.0, size - 1.0)
