@@ -220,6 +220,7 @@ def loops_energy(models, params, observations, weights, key):
     return sum(weights[name] * value for name, value in terms.items()), terms
 
 
+@pytest.mark.slow
 def test_the_energy_is_the_weighted_sum_of_its_terms(models, params, observations):
     weights = dict(identity=3.0, second_identity=2.0, content=0.5, pixel=8.0, landmark=0.05, shape=0.002)
     weights |= dict(expression=0.02, texture=0.0008, light=1.0)

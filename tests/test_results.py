@@ -56,6 +56,7 @@ def written(result, tmp_path_factory):
     return results.write_results(result, folder), folder
 
 
+@pytest.mark.slow
 def test_all_files_are_there_and_nothing_else(written):
     _, folder = written
     pictures = {f"{base}{n}.png" for base in ("photo", "render", "comparison") for n in ("", "_2")}
@@ -63,6 +64,7 @@ def test_all_files_are_there_and_nothing_else(written):
     assert {p.name for p in folder.iterdir()} == pictures | set(others)
 
 
+@pytest.mark.slow
 def test_metrics_of_a_perfect_fit(written):
     metrics, folder = written
     assert json.loads((folder / "metrics.json").read_text()) == metrics
@@ -76,6 +78,7 @@ def test_metrics_of_a_perfect_fit(written):
     assert {"python", "jax", "numpy", "ganfit-jax", "device"} <= metrics["versions"].keys()
 
 
+@pytest.mark.slow
 def test_metrics_of_a_wrong_fit_are_worse(result):
     view, observed = (jax.tree.map(lambda x: x[0], x) for x in (result.fit.params.views, result.observations))
     moved = view._replace(camera=view.camera._replace(translation=view.camera.translation + jnp.array([9.0, 0.0, 0.0])))
@@ -86,6 +89,7 @@ def test_metrics_of_a_wrong_fit_are_worse(result):
     assert figures["landmark_error_percent"] == pytest.approx(100 * shift / outer, rel=0.1)
 
 
+@pytest.mark.slow
 def test_pictures_of_the_truth_look_like_the_photo(result, written):
     _, folder = written
     view, observed = (jax.tree.map(lambda x: x[0], x) for x in (result.fit.params.views, result.observations))
@@ -101,6 +105,7 @@ def test_pictures_of_the_truth_look_like_the_photo(result, written):
     assert stored == pytest.approx(photo, abs=1 / 255)
 
 
+@pytest.mark.slow
 def test_the_stored_fit_is_the_fit(result, written):
     stored = load_fit(written[1] / "fit.npz")
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), stored.params, result.fit.params)

@@ -36,6 +36,7 @@ def done(shop):
     return paths
 
 
+@pytest.mark.slow
 def test_photos_are_kept_or_dropped_for_a_reason(shop, done):
     assert len(done) == 4
     assert workshop.fitted(shop) == ["nasa_astronaut"]
@@ -46,6 +47,7 @@ def test_photos_are_kept_or_dropped_for_a_reason(shop, done):
     assert sum(counts.values()) == 2 and counts.keys() <= {"no face", "small"} and counts["no face"] >= 1
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(shop, done, monkeypatch):
     def never(*_):
         raise AssertionError("done before")
@@ -54,6 +56,7 @@ def test_what_is_done_is_not_done_again(shop, done, monkeypatch):
     workshop.fit_batch(shop, done, 2)
 
 
+@pytest.mark.slow
 def test_a_fitted_photo_becomes_a_map(shop, done, monkeypatch):
     names = workshop.fitted(shop)
     colour, weight, normals = workshop.read(shop, names[0])
