@@ -23,10 +23,10 @@ TERMS = (
 class Weights:
     """The lambdas of E(p) = sum_k lambda_k L_k(p); each loss is scaled as its function in `losses` says."""
 
-    identity: float = 5.0
-    second_identity: float = 4.0
+    identity: float = 3.0
+    second_identity: float = 2.0
     content: float = 0.5
-    pixel: float = 30.0
+    pixel: float = 40.0
     landmark: float = 0.05
     shape: float = 0.002
     expression: float = 0.02
@@ -86,7 +86,7 @@ def _colour() -> Stage:
 
 def _full() -> Stage:
     rates = Rates(
-        shape=0.04, texture=0.06, expression=0.01, rotation=0.002, translation=0.0006, focal=0.002, light=0.012
+        shape=0.015, texture=0.06, expression=0.01, rotation=0.002, translation=0.0006, focal=0.002, light=0.012
     )
     return Stage("full", 70, TERMS, rates)
 
