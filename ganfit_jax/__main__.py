@@ -108,7 +108,9 @@ def cache_compilations() -> None:
 
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     jax.config.update("jax_compilation_cache_dir", str(Path(root) / "ganfit-jax" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    # Hundreds of tiny programs add up to seconds: keep them too.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def run(arguments: Sequence[str]) -> int:

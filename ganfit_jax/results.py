@@ -26,7 +26,7 @@ from ganfit_jax.pipeline import Result
 from ganfit_jax.recognition import features
 from ganfit_jax.render import draw
 from ganfit_jax.report import ReportPhoto, write_report
-from ganfit_jax.types import Light, Models, Observation, Params, Rendering, View
+from ganfit_jax.types import Features, Light, Models, Observation, Params, Rendering, View
 
 LAMP = Light(jnp.array([0.3, 0.5, 1.0]), jnp.full(3, 0.75), jnp.full(3, 0.25))
 UNLIT = Light(jnp.array([0.0, 0.0, 1.0]), jnp.zeros(3), jnp.ones(3))
@@ -67,12 +67,17 @@ def pictures(models: Models, params: Params, view: View, image: Float[Array, "h 
     )
 
 
+@jax.jit
+def seen_in(models: Models, image: Float[Array, "h w 3"], landmarks: Float[Array, "68 2"]) -> Features:
+    """What the fit's recogniser sees in a render."""
+    return features(recogniser_of(models), chip_of(models, image, landmarks))
+
+
 def photo_metrics(models: Models, shown: Pictures, observed: Observation) -> dict[str, float]:
     """Identity distance of render and photo (as the recogniser's authors compare), landmark error in percent of the
     outer eye distance (median over the 51 inner points)."""
-    network = recogniser_of(models)
-    metric = network.spec.metric
-    seen = features(network, chip_of(models, shown.render, shown.landmarks))
+    metric = recogniser_of(models).spec.metric
+    seen = seen_in(models, shown.render, shown.landmarks)
     distance = float(losses.identity(seen, observed.features, metric))
     return {
         f"identity_distance_{metric}": distance**0.5 if metric == "euclidean" else distance,
