@@ -23,14 +23,14 @@ TERMS = (
 class Weights:
     """The lambdas of E(p) = sum_k lambda_k L_k(p); each loss is scaled as its function in `losses` says."""
 
-    identity: float = 3.0
-    second_identity: float = 2.0
+    identity: float = 4.0
+    second_identity: float = 3.0
     content: float = 0.5
-    pixel: float = 40.0
+    pixel: float = 25.0
     landmark: float = 0.05
-    shape: float = 0.002
+    shape: float = 0.0025
     expression: float = 0.02
-    texture: float = 0.0008
+    texture: float = 0.002
     light: float = 1.0
 
 

@@ -38,7 +38,7 @@ def skin_weight(
     """How much each pixel looks like this face's skin, in [0, 1]; 1 in the middle of the face.
 
     Log chroma and log brightness of cheeks and nose give a robust Gaussian; a pixel `softness` standard deviations
-    away counts half. Highlights are judged leniently. Keeps hair, glasses' temples, collars and background out of the
+    away does not count. Highlights are judged leniently. Keeps hair, glasses' temples, collars and background out of the
     pixel term and of texture corpora.
     """
     size = image.shape[0]
@@ -62,6 +62,8 @@ def skin_weight(
     likely = np.float32(1.0 / (1.0 + squared**2))
     smooth = Image.fromarray(np.uint8(255 * likely)).filter(ImageFilter.MedianFilter(5))
     likely = np.asarray(smooth.filter(ImageFilter.GaussianBlur(size / 256)), np.float32) / 255.0
+    # Strict: what is half hair or half collar would be painted onto the skin.
+    likely = np.clip(2.5 * likely - 1.25, 0.0, 1.0)
     return np.maximum(likely, centre_mask(landmarks, size))
 
 

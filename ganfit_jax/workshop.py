@@ -151,8 +151,7 @@ def read(
     photo = read_photo(str(data["path"]))
     placement = window(data["landmarks"], data["confidence"], WINDOW)
     image, inside = cut(photo, placement, WINDOW)
-    # Stricter than in a fit: what is half hair or half collar would stay in the maps for good.
-    skin = np.clip(2.5 * skin_weight(image, to_window(placement, data["landmarks"])) - 1.25, 0.0, 1.0)
+    skin = skin_weight(image, to_window(placement, data["landmarks"]))
     camera = Camera(*(jnp.asarray(data[key]) for key in Camera._fields))
     vertices = morphable.vertices(shop.models.shape, jnp.asarray(data["shape"]), jnp.asarray(data["expression"]))
     seen = sampled(shop.models.shape, shop.texels, vertices, camera, jnp.asarray(image), jnp.asarray(inside * skin))
