@@ -42,7 +42,7 @@ class Rates:
     texture: float = 0.0
     expression: float = 0.0
     rotation: float = 0.0
-    translation: float = 0.0  # a fraction of the distance to the camera
+    translation: float = 0.0  # metres sideways; five times as much in depth
     focal: float = 0.0
     light: float = 0.0
 

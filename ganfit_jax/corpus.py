@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from ganfit_jax.files import write_bytes
+
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -23,8 +25,10 @@ class Maps(NamedTuple):
 def write_map(folder: Path, name: str, albedo: Float[np.ndarray, "s s 3"], weight: Float[np.ndarray, "s s"]) -> None:
     """Writes ``NAME.png`` (RGB) and ``NAME.weight.png`` (grey); the colour goes last and marks the pair complete."""
     folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.uint8(np.round(255 * np.clip(weight, 0, 1)))).save(folder / f"{name}.weight.png")
-    Image.fromarray(np.uint8(np.round(255 * np.clip(albedo, 0, 1)))).save(folder / f"{name}.png")
+    for file, values in ((f"{name}.weight.png", weight), (f"{name}.png", albedo)):
+        stream = io.BytesIO()
+        Image.fromarray(np.uint8(np.round(255 * np.clip(values, 0, 1)))).save(stream, "PNG")
+        write_bytes(folder / file, stream.getvalue())
 
 
 def read_maps(folder: Path, names: list[str] | None = None) -> Maps:
@@ -128,11 +132,13 @@ def to_luma_chroma(
 
 
 def write_npz(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
-    """A compressed npz whose bytes depend on the arrays alone (no time stamps)."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    """A compressed npz whose bytes depend on the arrays alone (no time stamps), written whole or not at all."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, array in arrays.items():
             stream = io.BytesIO()
             np.lib.format.write_array(stream, np.asarray(array, order="C"), allow_pickle=False)
             entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, stream.getvalue())
+    write_bytes(path, whole.getvalue())

@@ -120,6 +120,7 @@ def compiled_people_chunk(state, keys, scales, observations, *constants, static)
 
 
 def as_arrays(second: SecondRender) -> dict[str, Array]:
+    """How `energy.random_view` draws, as scalars: changing one compiles nothing anew."""
     names = ("yaw", "pitch", "roll", "expression", "expressed", "light", "focal")
     return {name: jnp.float32(getattr(second, name)) for name in names}
 

@@ -38,8 +38,8 @@ def skin_weight(
     """How much each pixel looks like this face's skin, in [0, 1]; 1 in the middle of the face.
 
     Log chroma and log brightness of cheeks and nose give a robust Gaussian; a pixel `softness` standard deviations
-    away does not count. Highlights are judged leniently. Keeps hair, glasses' temples, collars and background out of the
-    pixel term and of texture corpora.
+    away does not count. Highlights are judged leniently. Keeps hair, glasses' temples, collars and background out of
+    the pixel term and of texture corpora.
     """
     size = image.shape[0]
     colour = np.log(np.clip(image, 0.02, 1.0))

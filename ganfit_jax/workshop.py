@@ -34,6 +34,8 @@ WINDOW = 512  # side of the window that the texels are read from, pixels
 
 
 class Workshop(NamedTuple):
+    """What every step of the corpus needs: where photos and results lie, the models, the detector, the settings."""
+
     root: Path  # folder of the photos
     output: Path
     models: Models
@@ -103,7 +105,7 @@ def fit_batch(shop: Workshop, paths: list[Path], batch: int) -> None:
             continue
         seen = look(shop, path)
         if isinstance(seen, str):
-            np.savez(file, dropped=seen, path=str(path))
+            corpus.write_npz(file, {"dropped": np.asarray(seen), "path": np.asarray(str(path))})
         else:
             found.append(seen)
     if not found:
@@ -120,16 +122,9 @@ def fit_batch(shop: Workshop, paths: list[Path], batch: int) -> None:
         projected = np.asarray(project(view.camera, points, shop.config.size)[:, :2])
         why = reject_fit(view, one.observation, projected)
         expression = aimed_gaze(shop.expressions, view.camera, np.asarray(view.expression))
-        np.savez(
-            folder / f"{key_of(shop, one.path)}.npz",
-            dropped=why,
-            path=str(one.path),
-            shape=identity.shape,
-            expression=expression,
-            landmarks=one.landmarks,
-            confidence=one.confidence,
-            **view.camera._asdict(),
-        )
+        stored = {"dropped": why, "path": str(one.path), "shape": identity.shape, "expression": expression}
+        stored |= {"landmarks": one.landmarks, "confidence": one.confidence, **view.camera._asdict()}
+        corpus.write_npz(folder / f"{key_of(shop, one.path)}.npz", {k: np.asarray(v) for k, v in stored.items()})
 
 
 def fitted(shop: Workshop) -> list[str]:
