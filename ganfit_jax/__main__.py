@@ -132,8 +132,8 @@ def run(arguments: Sequence[str]) -> int:
     clock = time.perf_counter()
     metrics = write_results(result, folder)
     seconds = metrics["seconds"] | {"write": time.perf_counter() - clock, "total": time.perf_counter() - started}
-    for note in result.notes:
-        print(note)
+    for photo, note in zip(result.photos, result.notes, strict=True):
+        print(f"{photo}: {note}")
     for photo, figures in metrics["photos"].items():
         print(f"{photo}: " + ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in figures.items()))
     if not metrics["ok"]:
@@ -144,12 +144,15 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def main() -> None:
-    """Entry point of the command: one line and exit code 2 for bad input, 130 when interrupted."""
+    """Entry point of the command: one line and exit code 2 for bad input, 1 for a full disk, 130 when interrupted."""
     try:
         code = run(sys.argv[1:])
     except InputError as error:
         print(f"ganfit: {error}", file=sys.stderr)
         code = 2
+    except OSError as error:
+        print(f"ganfit: {error}", file=sys.stderr)
+        code = 1
     except KeyboardInterrupt:
         print("ganfit: interrupted", file=sys.stderr)
         code = 130

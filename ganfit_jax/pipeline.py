@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ganfit_jax import assets, recognition
-from ganfit_jax.config import Config
+from ganfit_jax.config import TERMS, Config
 from ganfit_jax.detectors import detector
 from ganfit_jax.errors import InputError
-from ganfit_jax.fit import Callback, fit
+from ganfit_jax.fit import Callback, active, fit
 from ganfit_jax.landmarks import Detector, points_detector
 from ganfit_jax.observe import choose_face, observe, stack
 from ganfit_jax.occluders import skin_weight
@@ -32,6 +32,29 @@ class Result(NamedTuple):
     config: Config
     seconds: dict[str, float]  # wall time of each phase
     notes: tuple[str, ...]  # which face was chosen in each photo
+
+
+def check(config: Config) -> None:
+    """Raises `InputError` with one line where a setting cannot work, before anything is loaded."""
+    stages = (config.align, config.colour, config.full)
+    least = {
+        "config.size": (config.size, 64),
+        "config.second.size": (config.second.size, 64),
+        "config.chunk": (config.chunk, 1),
+        **{f"config.{stage.name}.steps": (stage.steps, 0) for stage in stages},
+    }
+    for name, (value, bound) in least.items():
+        if value < bound:
+            raise InputError(f"--{name}={value}: expected at least {bound}")
+    if not config.focal > 0 or not config.second.focal > 0:
+        raise InputError("--config.focal, --config.second.focal: expected more than 0")
+    for stage in stages:
+        if unknown := sorted(set(stage.terms) - set(TERMS)):
+            raise InputError(f"--config.{stage.name}.terms: found {', '.join(unknown)}, expected some of {TERMS}")
+        if stage.steps and not active(config.weights, stage):
+            raise InputError(f"--config.{stage.name}: no term has a weight, expected one, or steps=0")
+    if not config.stages():
+        raise InputError("--config: no stage has steps, expected one")
 
 
 def load_models(config: Config) -> tuple[Models, dict[str, ModelInfo]]:
@@ -83,6 +106,7 @@ def fit_photos(
     config = Config() if config is None else config
     if not paths:
         raise InputError("no photo was given, expected at least one")
+    check(config)
     if landmarks is not None and len(landmarks) != len(paths):
         raise InputError(f"{len(landmarks)} landmark files for {len(paths)} photos, expected one for each")
     started = time.perf_counter()

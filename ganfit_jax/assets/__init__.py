@@ -13,6 +13,7 @@ A texture model holds ``mean`` [s, s, 3] (floats in [0, 1], or uint8), ``name``,
 import hashlib
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -105,7 +106,7 @@ def _read(name_or_path: str | os.PathLike[str]) -> tuple[Path, dict[str, np.ndar
     try:
         with np.load(path, allow_pickle=False) as data:
             arrays = {key: data[key] for key in data.files}
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: expected an npz of plain arrays, found something else ({error})") from None
     for key in ("name", "licence"):
         if key not in arrays or arrays[key].size != 1:

@@ -3,6 +3,7 @@
 import hashlib
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -59,11 +60,13 @@ def _load_dlib(path: Path) -> tuple[Recogniser, ModelInfo]:
 
 def _load_npz(path: Path) -> tuple[Recogniser, ModelInfo]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such recogniser; expected 'dlib' or the path of an npz file")
+        raise FileNotFoundError(
+            f"{path}: no such recogniser; expected 'dlib' or the path of an npz file (ArcFace: convert one)"
+        )
     try:
         with np.load(path, allow_pickle=False) as archive:
             tensors = {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, zlib.error) as error:
         raise ValueError(f"{path}: not a readable npz file ({error})") from None
     name = str(tensors.pop("name", "missing"))
     if name not in NETWORKS:
