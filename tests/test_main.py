@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ganfit_jax
 from ganfit_jax import __main__ as command
+from ganfit_jax import pipeline
 from ganfit_jax.errors import InputError
 
 PHOTO = Path(__file__).resolve().parents[1] / "examples" / "astronaut.png"
@@ -69,6 +71,11 @@ def files(folder):
         ([PHOTO, "--config.recogniser=wrong.npz"], "wrong.npz"),
         ([PHOTO, "--config.recogniser=missing.npz"], "missing.npz"),
         ([PHOTO, "--config.detector=eyes"], "detector 'eyes'"),
+        ([PHOTO, "--config.chunk=0"], "at least 1"),
+        ([PHOTO, "--config.size=-5"], "at least 64"),
+        ([PHOTO, "--config.full.terms=('beauty',)"], "beauty"),
+        ([PHOTO, *(f"--config.{stage}.steps=0" for stage in ("align", "colour", "full"))], "no stage has steps"),
+        ([PHOTO, "--preset=paper"], "arcface_iresnet50.npz"),
         ([PHOTO, "--output=text.jpg"], "text.jpg"),
         ([PHOTO, "--output=/proc/nowhere"], "/proc/nowhere"),
     ],
@@ -112,6 +119,27 @@ def test_the_command_imports_nothing_heavy_before_it_needs_it():
     code = f"import sys, ganfit_jax, ganfit_jax.__main__; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_public_names_are_found_when_they_are_used():
+    assert len(ganfit_jax.__all__) == len(set(ganfit_jax.__all__)) and dir(ganfit_jax) == ganfit_jax.__all__
+    for name in ganfit_jax.__all__:
+        assert name == "PRESETS" or getattr(ganfit_jax, name).__name__ == name
+    assert ganfit_jax.fit_photos is pipeline.fit_photos
+    assert not (set(ganfit_jax.__all__) & {p.stem for p in Path(ganfit_jax.__file__).parent.iterdir()})
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = ganfit_jax.nonsense
+
+
+def test_a_full_disk_is_one_line_and_exit_code_1(monkeypatch, capsys):
+    def full(_):
+        raise OSError(28, "No space left on device", "out/mesh.glb")
+
+    monkeypatch.setattr(command, "run", full)
+    with pytest.raises(SystemExit) as stopped:
+        command.main()
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == "ganfit: [Errno 28] No space left on device: 'out/mesh.glb'\n"
 
 
 @pytest.mark.slow
