@@ -130,15 +130,19 @@ def points_detector(path: str | Path, size: tuple[int, int]) -> Detector:
     points, confidence = read_points(path)
     if points.shape[1] != 2:
         raise InputError(f"{path}: found 3D points, expected 68 points in pixels of the photo")
+    if missing := int((confidence == 0).sum()):  # the aligned chip and the skin mask need every point
+        raise InputError(f"{path}: {missing} points have no coordinates, expected all 68")
     width, height = size
-    known = points[confidence > 0]
-    inside = ((known >= 0) & (known <= np.array([width, height], np.float32)[None])).all(-1)
-    if inside.mean() < 0.5 or len(known) < 34:
+    inside = ((points >= 0) & (points <= np.array([width, height], np.float32)[None])).all(-1)
+    if inside.mean() < 0.5:
         raise InputError(f"{path}: most points lie outside the photo, expected pixels of {width} x {height}")
+    spans = np.linalg.svd(points[INNER] - points[INNER].mean(0, keepdims=True), compute_uv=False)
+    if spans[1] < 0.1 * max(float(spans[0]), 1.0):
+        raise InputError(f"{path}: the points lie on a line or in one place, expected those of a face")
 
     def detect(image: Float[np.ndarray, "h w 3"]) -> list[Detection]:
         scale = np.array([image.shape[1] / width, image.shape[0] / height], np.float32)
-        return [Detection(extent(known * scale[None]), points * scale[None], confidence, "points")]
+        return [Detection(extent(points * scale[None]), points * scale[None], confidence, "points")]
 
     return Detector("points", detect)
 

@@ -203,6 +203,14 @@ def test_points_detector_follows_the_scale(tmp_path, detected, astronaut):
         landmarks.points_detector(path, (128, 128))
 
 
+def test_points_that_are_no_face(tmp_path):
+    path = tmp_path / "a.txt"
+    for line, expected in (("{0} {0}", "on a line"), ("200 200", "in one place"), ("nan nan", "68 points have no")):
+        path.write_text("\n".join(line.format(100 + 4 * i) for i in range(68)))
+        with pytest.raises(InputError, match=expected):
+            landmarks.points_detector(path, (512, 512))
+
+
 def test_unknown_and_missing_detectors(monkeypatch):
     with pytest.raises(InputError, match=r"'dlob' is unknown.*dlib"):
         detectors.detector("dlob")
