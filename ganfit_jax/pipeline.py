@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from ganfit_jax import assets, recognition
 from ganfit_jax.config import TERMS, Config
@@ -65,9 +66,20 @@ def load_models(config: Config) -> tuple[Models, dict[str, ModelInfo]]:
         recogniser, recogniser_info = recognition.load(config.recogniser)
     except (FileNotFoundError, ValueError) as error:
         raise InputError(str(error)) from None
-    stiff = [config.stiffness if name.startswith(tuple(config.stiff)) else 1.0 for name in shape_info.expressions]
     infos = {"shape": shape_info, "texture": texture_info, "recogniser": recogniser_info}
-    return Models(shape, texture, recogniser, jnp.asarray(stiff, jnp.float32)), infos
+    return Models(shape, texture, recogniser, stiffness(config, shape_info.expressions)), infos
+
+
+def stiffness(config: Config, expressions: Sequence[str]) -> Float[Array, "n_e"]:
+    """What multiplies the expression prior of each named unit: more than 1 for units that are rarely seen."""
+    rare = tuple(config.stiff)
+    return jnp.asarray([config.stiffness if name.startswith(rare) else 1.0 for name in expressions], jnp.float32)
+
+
+def skin_only(seen: Observation) -> Observation:
+    """The observation with what does not look like skin, around the middle of the face, taken out of its mask."""
+    skin = skin_weight(np.asarray(seen.image), np.asarray(seen.landmarks))
+    return seen._replace(mask=seen.mask * jnp.asarray(skin))
 
 
 def observe_photo(
@@ -80,8 +92,7 @@ def observe_photo(
     photo = read_photo(path)
     chosen, note = choose_face(find.detect(photo), face, str(path))
     seen = observe(photo, chosen, models.recogniser, config.size)
-    skin = skin_weight(np.asarray(seen.image), np.asarray(seen.landmarks))
-    return seen._replace(mask=seen.mask * jnp.asarray(skin)), note
+    return skin_only(seen), note
 
 
 def fit_photos(

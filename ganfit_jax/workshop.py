@@ -25,6 +25,7 @@ from ganfit_jax.landmarks import Detector, outer_eye_distance
 from ganfit_jax.observe import choose_face, cut, observe, to_window, window
 from ganfit_jax.occluders import glasses_score, skin_weight
 from ganfit_jax.photo import read_photo
+from ganfit_jax.pipeline import skin_only, stiffness
 from ganfit_jax.types import Camera, LinearTexture, Models, Observation, View
 
 EYE_TURN = 25.8  # degrees by which a unit such as eyeLookUpLeft turns the eye at weight 1
@@ -67,8 +68,7 @@ def open_shop(root: Path, output: Path, texture_model: str | None, smallest: flo
     else:
         texture, _ = assets.load_texture(texture_model)
         config.colour.steps = 60
-    stiff = [config.stiffness if name.startswith(tuple(config.stiff)) else 1.0 for name in info.expressions]
-    models = Models(shape, texture, None, jnp.asarray(stiff, jnp.float32))
+    models = Models(shape, texture, None, stiffness(config, info.expressions))
     texels = jax.jit(unwrap.texel_map, static_argnames="size")(shape, size=size)
     return Workshop(root, output, models, info.expressions, config, detector(config.detector), texels, smallest)
 
@@ -88,9 +88,7 @@ def look(shop: Workshop, path: Path) -> Found | str:
     why = "landmarks" if chosen.confidence.mean() < UNSURE else reject(photo, chosen.landmarks, shop.smallest)
     if why:
         return why
-    seen = observe(photo, chosen, None, shop.config.size)
-    skin = skin_weight(np.asarray(seen.image), np.asarray(seen.landmarks))
-    seen = seen._replace(mask=seen.mask * jnp.asarray(skin))
+    seen = skin_only(observe(photo, chosen, None, shop.config.size))
     return Found(path, seen, chosen.landmarks, chosen.confidence)
 
 
