@@ -5,10 +5,13 @@
 
 Resumable. Expected: about 25 s a portrait on two CPU cores. Writes photo, render, side view and comparison of each
 portrait, results.json and sheet.png. The judges detect the face anew in every picture; dlib's library judges too.
+Portraits that fail are listed in results.json with the reason; the exit code is 1 if all did.
 """
 
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import app, flags
@@ -19,6 +22,7 @@ from ganfit_jax import evaluation, photo, picture, pipeline, recognition, result
 from ganfit_jax.__main__ import cache_compilations
 from ganfit_jax.config import Config
 from ganfit_jax.detectors import detector
+from ganfit_jax.files import write_bytes
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("photos", None, "Folder that the names in the list refer to.", required=True)
@@ -31,33 +35,37 @@ config_flags.DEFINE_config_dataclass("config", Config())
 
 def main(_) -> None:
     cache_compilations()
-    output, names = Path(FLAGS.output), Path(FLAGS.list).read_text().split()
-    names = names[: FLAGS.limit or None]
+    output, names = results.prepare_folder(FLAGS.output), Path(FLAGS.list).read_text().split()
     models, infos = pipeline.load_models(FLAGS.config)
     find, judge = detector(FLAGS.config.detector), recognition.load(FLAGS.judge)[0]
-    for name in tqdm(names, unit="portrait"):
-        folder = results.prepare_folder(output / Path(name).stem)
+    network = evaluation.dlib_network()
+
+    def portrait(name: str) -> dict[str, Any]:
+        folder, file = results.prepare_folder(output / Path(name).stem), Path(FLAGS.photos) / name
         if not (folder / "metrics.json").exists():
-            fitted = pipeline.fit_with(models, infos, [Path(FLAGS.photos) / name], FLAGS.config, find)
+            fitted = pipeline.fit_with(models, infos, [file], FLAGS.config, find)
             side = evaluation.side_view(fitted.fit.params)
             albedo = texture.decode(models.texture, fitted.fit.params.identity.texture)
             drawn = results.draw_person(models, fitted.fit.params, side, side.light, albedo, FLAGS.config.size)
             picture.save_png(folder / "side.png", drawn.image)
             results.write_results(fitted, folder)
-    network, seen = evaluation.dlib_network(), {}
-    for kind in ("photo", "render", "side"):
-        files = [Path(FLAGS.photos) / n if kind == "photo" else output / Path(n).stem / f"{kind}.png" for n in names]
-        seen[kind] = [evaluation.describe(photo.read_photo(file), judge, find, network) for file in files]
-    table: dict[str, object] = {"portraits": len(names)}
-    table |= {k: evaluation.compare(seen["photo"], seen[k], judge.spec.metric) for k in ("render", "side")}
-    metrics = [json.loads((output / Path(n).stem / "metrics.json").read_text()) for n in names]
-    errors = [next(iter(m["photos"].values()))["landmark_error_percent"] for m in metrics]
-    table["landmark_error_percent_median"] = float(np.median(errors))
-    table["fit_seconds_median"] = float(np.median([m["seconds"]["fit"] for m in metrics]))
-    (output / "results.json").write_text(json.dumps(table, indent=2) + "\n")
-    strips = [photo.read_photo(output / Path(name).stem / "comparison.png") for name in names]
-    picture.save_png(output / "sheet.png", picture.contact_sheet(strips, 2))
+        files = {"photo": file, "render": folder / "render.png", "side": folder / "side.png"}
+        seen = {k: evaluation.describe(photo.read_photo(f), judge, find, network) for k, f in files.items()}
+        return {"strip": photo.read_photo(folder / "comparison.png"), **seen,
+                "metrics": json.loads((folder / "metrics.json").read_text())}  # fmt: skip
+
+    done, failed = evaluation.attempt(tqdm(names[: FLAGS.limit or None], unit="portrait"), portrait)
+    table: dict[str, object] = {"portraits": len(done), "failed": failed}
+    if done:
+        seen = {k: [d[k] for d in done.values()] for k in ("photo", "render", "side")}
+        table |= {k: evaluation.compare(seen["photo"], seen[k], judge.spec.metric) for k in ("render", "side")}
+        errors = [next(iter(d["metrics"]["photos"].values()))["landmark_error_percent"] for d in done.values()]
+        table["landmark_error_percent_median"] = float(np.median(errors))
+        table["fit_seconds_median"] = float(np.median([d["metrics"]["seconds"]["fit"] for d in done.values()]))
+        picture.save_png(output / "sheet.png", picture.contact_sheet([d["strip"] for d in done.values()], 2))
+    write_bytes(output / "results.json", (json.dumps(table, indent=2) + "\n").encode())
     print(json.dumps(table, indent=2))
+    sys.exit(not done)
 
 
 if __name__ == "__main__":

@@ -128,17 +128,16 @@ def run(arguments: Sequence[str]) -> int:
     from ganfit_jax.results import prepare_folder, write_results
 
     folder = prepare_folder(values.output)
+    begun = time.perf_counter() - started
     result = fit_photos(photos, config, values.landmarks, values.face, progress())
-    clock = time.perf_counter()
-    metrics = write_results(result, folder)
-    seconds = metrics["seconds"] | {"write": time.perf_counter() - clock, "total": time.perf_counter() - started}
+    metrics = write_results(result._replace(seconds={"start": begun, **result.seconds}), folder)
     for photo, note in zip(result.photos, result.notes, strict=True):
         print(f"{photo}: {note}")
     for photo, figures in metrics["photos"].items():
         print(f"{photo}: " + ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in figures.items()))
     if not metrics["ok"]:
         print("warning: some steps were not finite and were left out")
-    print("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
+    print("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in metrics["seconds"].items()))
     print(f"results: {folder / 'report.html'}")
     return 0
 

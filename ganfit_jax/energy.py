@@ -34,7 +34,7 @@ def random_view(key: PRNGKeyArray, n_expressions: int, spread: dict[str, Array])
     `spread` holds the fields of `config.SecondRender` as scalars. Expression: a sparse set of uniform blendshape
     weights; camera: a normal rotation vector; light: a random direction from the front half, near-neutral colours.
     """
-    keys = jax.random.split(key, 6)
+    keys = jax.random.split(key, 7)
     used = jax.random.bernoulli(keys[0], spread["expressed"], (n_expressions,))
     amount = jax.random.uniform(keys[1], (n_expressions,)) * spread["expression"]
     angles = jnp.stack([spread["pitch"], spread["yaw"], spread["roll"]])
@@ -43,7 +43,8 @@ def random_view(key: PRNGKeyArray, n_expressions: int, spread: dict[str, Array])
     distance = spread["focal"] * 260.0 / 0.85
     camera = Camera(rotation, jnp.stack([0.0 * distance, -30.0 + 0.0 * distance, distance]), jnp.log(spread["focal"]))
     tilt = jax.random.normal(keys[3], (3,)) * jnp.array([0.6, 0.4, 0.0]) + jnp.array([0.0, 0.3, 1.0])
-    colour = 0.5 + spread["light"] * (jax.random.normal(keys[4], (1,)) + 0.2 * jax.random.normal(keys[4], (3,)))
+    brightness, tint = jax.random.normal(keys[4], (1,)), jax.random.normal(keys[6], (3,))
+    colour = 0.5 + spread["light"] * (brightness + 0.2 * tint)
     ambient = 0.75 + 0.5 * spread["light"] * jax.random.normal(keys[5], (1,)) * jnp.ones(3)
     return View(jnp.where(used, amount, 0.0), camera, Light(tilt, jnp.maximum(colour, 0.0), ambient))
 

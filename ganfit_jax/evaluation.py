@@ -1,6 +1,7 @@
 """Is it the same person? Judges that took no part in the fit, views to judge, and synthetic people as truth."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,21 @@ from ganfit_jax.types import Camera, Identity, Light, Models, Params, Recogniser
 
 SIDE_YAW = np.radians(26.0)
 SIDE_LIGHT = Light(jnp.array([-0.6, 0.4, 0.8]), jnp.full(3, 0.6), jnp.full(3, 0.55))
+
+
+T = TypeVar("T")
+
+
+def attempt(names: Iterable[str], work: Callable[[str], T]) -> tuple[dict[str, T], dict[str, str]]:
+    """Does the work for every name: what it gives, and of those that fail the reason; a failure stops no other."""
+    done, failed = {}, {}
+    for name in names:
+        try:
+            done[name] = work(name)
+        except Exception as error:  # whatever goes wrong with one photo belongs in the list
+            kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+            failed[name] = kind + " ".join(str(error).split())
+    return done, failed
 
 
 class Judgement(NamedTuple):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import platform
+import time
 from collections.abc import Mapping
 from functools import partial
 from importlib import metadata
@@ -51,10 +52,11 @@ def draw_person(
     return draw(models.shape, vertices, albedo, view.camera, light, size, background=GREY)
 
 
-def pictures(models: Models, params: Params, view: View, image: Float[Array, "h w 3"]) -> Pictures:
-    """Everything that is shown of one photo."""
+def pictures(
+    models: Models, params: Params, view: View, image: Float[Array, "h w 3"], albedo: Float[Array, "s s 3"]
+) -> Pictures:
+    """Everything that is shown of one photo of a person with this albedo map."""
     size = image.shape[0]
-    albedo = texture.decode(models.texture, params.identity.texture)
     plain = jnp.full_like(albedo, 0.75)
     lit = draw_person(models, params, view, view.light, albedo, size)
     cover = lit.coverage[..., None]
@@ -112,31 +114,29 @@ def name_of(base: str, number: int, count: int) -> str:
 def write_results(result: Result, folder: str | Path) -> dict[str, Any]:
     """Writes meshes, parameters, pictures, metrics and the report; returns the metrics.
 
+    The metrics' seconds are the result's, the time it took to write all but the last two files, and the total.
+
     Files: mesh.glb, mesh.obj + mesh.mtl + albedo.png, fit.npz, photo.png, render.png and comparison.png (further photos
     as photo_2.png and so on), losses.png, metrics.json, report.html.
     """
-    folder = prepare_folder(folder)
+    started, folder = time.perf_counter(), prepare_folder(folder)
     models, params, count = result.models, result.fit.params, len(result.photos)
-    shown = [
-        pictures(models, params, jax.tree.map(lambda x, n=n: x[n], params.views), result.observations.image[n])
-        for n in range(count)
-    ]
-    metrics: dict[str, Any] = {"photos": {}, "ok": bool(result.fit.ok)}
+    albedo = jax.jit(texture.decode)(models.texture, params.identity.texture)
+    views = [jax.tree.map(lambda x, n=n: x[n], params.views) for n in range(count)]
+    shown = [pictures(models, params, views[n], result.observations.image[n], albedo) for n in range(count)]
+    metrics: dict[str, Any] = {"photos": {}, "faces": {}, "ok": bool(result.fit.ok)}
     pages = []
     for n, (photo, picture) in enumerate(zip(result.photos, shown, strict=True)):
         observed = jax.tree.map(lambda x, n=n: x[n], result.observations)
         strip = comparison(observed.image, picture.composite, picture.geometry, picture.albedo)
         for base, image in (("photo", observed.image), ("render", picture.render), ("comparison", strip)):
             save_png(folder / name_of(base, n, count), image)
-        metrics["photos"][Path(photo).name if count == 1 else f"{n + 1}: {Path(photo).name}"] = photo_metrics(
-            models, picture, observed
-        )
+        name = Path(photo).name if count == 1 else f"{n + 1}: {Path(photo).name}"
+        metrics["photos"][name] = photo_metrics(models, picture, observed)
+        metrics["faces"][name] = result.notes[n]
         pages.append(ReportPhoto(Path(photo).name, observed.image, picture.render, strip))
     metrics["terms"] = {name: float(values[-1]) for name, values in result.fit.trace.items()}
-    metrics["seconds"] = {name: round(value, 2) for name, value in result.seconds.items()}
-    metrics["versions"] = versions()
     neutral = morphable.vertices(models.shape, params.identity.shape, jnp.zeros_like(params.views.expression[0]))
-    albedo = texture.decode(models.texture, params.identity.texture)
     expression, names = params.views.expression[0], result.infos["shape"].expressions
     write_glb(folder / "mesh.glb", models.shape, neutral, expression, albedo, names)
     write_obj(folder, models.shape, neutral, expression, albedo)
@@ -148,10 +148,14 @@ def write_results(result: Result, folder: str | Path) -> dict[str, Any]:
     save_fit(folder / "fit.npz", params, result.infos, config, extra)
     stages = [(stage.name, stage.steps) for stage in result.config.stages()]
     losses_plot(joined(result.fit.trace, stages), folder / "losses.png", stages)
-    write_bytes(folder / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
     small = glb_bytes(models.shape, neutral, expression, albedo, names, morph_normals=False)
     title = " + ".join(Path(photo).name for photo in result.photos)
     losses_png = (folder / "losses.png").read_bytes()
+    seconds = {**result.seconds, "write": time.perf_counter() - started}
+    seconds["total"] = sum(seconds.values())
+    metrics["seconds"] = {name: round(value, 2) for name, value in seconds.items()}
+    metrics["versions"] = versions()
+    write_bytes(folder / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
     write_report(folder / "report.html", title, pages, metrics, config, result.infos, losses_png, small)
     return metrics
 

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ganfit_jax import assets, evaluation, morphable, recognition
+from ganfit_jax import assets, energy, evaluation, morphable, recognition
 from ganfit_jax.config import SecondRender
 from ganfit_jax.detectors import detector
+from ganfit_jax.errors import InputError
 from ganfit_jax.fit import as_arrays
 from ganfit_jax.photo import read_photo
 from ganfit_jax.types import LinearTexture, Models
@@ -55,6 +56,19 @@ def test_the_side_view_is_turned_neutral_and_centred(models):
     assert view.camera.log_focal == person.views.camera.log_focal[1]
 
 
+def test_the_brightness_of_drawn_lights_says_nothing_about_their_tint():
+    spread = as_arrays(SecondRender(light=0.1))
+    draw = jax.jit(jax.vmap(lambda key: energy.random_view(key, 3, spread).light))
+    light = draw(jax.random.split(jax.random.key(0), 4000))
+    colour, ambient = np.asarray(light.colour), np.asarray(light.ambient[:, 0])
+    tint = colour - colour.mean(1, keepdims=True)
+    draws = np.column_stack([colour.mean(1), ambient, tint[:, 0], tint[:, 1]])
+    assert draws[:, 0].std() == pytest.approx(0.1, rel=0.1) and ambient.std() == pytest.approx(0.05, rel=0.1)
+    assert tint.std() == pytest.approx(0.02 * (2 / 3) ** 0.5, rel=0.1)
+    correlation = np.corrcoef(draws.T)
+    assert np.abs(correlation[0, 1:]).max() < 0.06 and np.abs(correlation[1, 2:]).max() < 0.06
+
+
 def test_synthetic_people_differ_and_are_reproducible(models):
     spread = as_arrays(SecondRender())
     one, same, other = (evaluation.synthetic_person(jax.random.key(k), models, spread, 2) for k in (0, 0, 1))
@@ -90,3 +104,15 @@ def test_our_embedding_agrees_with_dlibs_library():
     table = evaluation.compare([seen, seen], [seen, empty], "euclidean")
     assert table["without_face"] == 1 and table["judge_nearest_is_own"] == 0.5
     assert table["dlib_distance_median"] == pytest.approx(0)
+
+
+def test_a_failure_is_listed_and_stops_no_other():
+    def work(name):
+        if name == "b":
+            raise InputError("b.jpg: no face")
+        return 1 / (ord(name) - ord("c"))
+
+    done, failed = evaluation.attempt("abcd", work)
+    assert done == {"a": -0.5, "d": 1.0}
+    assert failed == {"b": "b.jpg: no face", "c": "ZeroDivisionError: division by zero"}
+    assert evaluation.attempt("", work) == ({}, {})

@@ -17,6 +17,7 @@ from ganfit_jax.fit import as_arrays
 from ganfit_jax.pipeline import Result
 from ganfit_jax.recognition import aligned_chip, features
 from ganfit_jax.render import render
+from ganfit_jax.texture import decode
 from ganfit_jax.types import Fit, LinearTexture, ModelInfo, Models, Observation
 
 SIZE = 64
@@ -47,7 +48,11 @@ def result(tiny_recogniser):
     infos = {"shape": info, "texture": other, "recogniser": other}
     photos = ("album/a.jpg", "album/b.jpg")
     fit = Fit(params, trace, np.asarray(True))
-    return Result(photos, observations, fit, models, infos, config, {"fit": 1.234}, ("one face",) * 2)
+    return Result(photos, observations, fit, models, infos, config, {"fit": 1.234}, ("one face", "the left one of two"))
+
+
+def albedo_of(result):
+    return decode(result.models.texture, result.fit.params.identity.texture)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +79,10 @@ def test_metrics_of_a_perfect_fit(written):
         assert figures["identity_distance_euclidean"] < 0.05
         assert figures["landmark_error_percent"] < 0.01
     assert metrics["terms"] == {"align/total": 2.0, "full/total": 1.0, "full/pixel": 1.0}
-    assert metrics["seconds"] == {"fit": 1.23}
+    seconds = metrics["seconds"]
+    assert list(seconds) == ["fit", "write", "total"] and seconds["fit"] == 1.23 and seconds["write"] > 0
+    assert seconds["total"] == pytest.approx(seconds["fit"] + seconds["write"], abs=0.02)
+    assert metrics["faces"] == {"1: a.jpg": "one face", "2: b.jpg": "the left one of two"}
     assert {"python", "jax", "numpy", "ganfit-jax", "device"} <= metrics["versions"].keys()
 
 
@@ -82,7 +90,7 @@ def test_metrics_of_a_perfect_fit(written):
 def test_metrics_of_a_wrong_fit_are_worse(result):
     view, observed = (jax.tree.map(lambda x: x[0], x) for x in (result.fit.params.views, result.observations))
     moved = view._replace(camera=view.camera._replace(translation=view.camera.translation + jnp.array([9.0, 0.0, 0.0])))
-    shown = results.pictures(result.models, result.fit.params, moved, observed.image)
+    shown = results.pictures(result.models, result.fit.params, moved, observed.image, albedo_of(result))
     figures = results.photo_metrics(result.models, shown, observed)
     outer = np.linalg.norm(observed.landmarks[36] - observed.landmarks[45])
     shift = 9 * float(jnp.exp(view.camera.log_focal)) * SIZE / float(view.camera.translation[2])
@@ -93,7 +101,7 @@ def test_metrics_of_a_wrong_fit_are_worse(result):
 def test_pictures_of_the_truth_look_like_the_photo(result, written):
     _, folder = written
     view, observed = (jax.tree.map(lambda x: x[0], x) for x in (result.fit.params.views, result.observations))
-    shown = results.pictures(result.models, result.fit.params, view, observed.image)
+    shown = results.pictures(result.models, result.fit.params, view, observed.image, albedo_of(result))
     photo = np.clip(observed.image, 0, 1)
     assert np.clip(shown.render, 0, 1) == pytest.approx(photo, abs=1e-4)
     difference = np.abs(np.asarray(shown.composite) - photo)
