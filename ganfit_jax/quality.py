@@ -1,0 +1,264 @@
+"""How good is a texture model? Sharpness, likeness of reconstructions of people it has not seen, memorising.
+
+Maps are sRGB in [0, 1]; weights in [0, 1] say how well a texel was seen, and what was not seen never counts.
+"""
+
+import json
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import dm_pix
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int
+from PIL import Image
+
+from ganfit_jax.corpus import LUMA, Maps, principal_components, read_maps
+from ganfit_jax.pyramid import gaussian, laplacian
+from ganfit_jax.types import LinearTexture
+
+WINDOW = 11  # side of SSIM's window, texels
+REACH = 9  # side of the square that a texel of a detail band depends on
+
+AnyArray = Array | np.ndarray
+Decode = Callable[..., Array]
+
+
+class Reconstruction(NamedTuple):
+    latents: Float[Array, "n d"]
+    maps: Float[Array, "n s s 3"]
+    losses: Float[Array, "n"]
+
+
+class Nearest(NamedTuple):
+    """The closest map of a set to each sample."""
+
+    index: Int[np.ndarray, "n"]
+    mirrored: Bool[np.ndarray, "n"]  # whether it is closest when its left and right are exchanged
+    distance: Float[np.ndarray, "n"]  # root of the mean squared difference
+
+
+@partial(jax.jit, static_argnames="levels")
+def high_frequency_energy(
+    maps: Float[AnyArray, "n s s 3"], weights: Float[AnyArray, "n s s"], levels: int = 1
+) -> Float[Array, "n"]:
+    """Energy of the finest `levels` bands of each map's Laplacian pyramid: mean square over seen texels, summed.
+
+    One band holds, roughly, what is shorter than four texels, two bands what is shorter than eight.
+    A texel counts by the lowest weight within the filter's reach, so that borders of what was seen do not count.
+    """
+    total = jnp.zeros(maps.shape[0])
+    bands = laplacian(jnp.asarray(maps), levels + 1)[:-1]
+    for band, weight in zip(bands, gaussian(jnp.asarray(weights)[..., None], levels), strict=True):
+        sure = -jax.lax.reduce_window(-weight[..., 0], -jnp.inf, jax.lax.max, (1, REACH, REACH), (1, 1, 1), "SAME")
+        total += jnp.sum(sure * jnp.mean(band**2, axis=-1), (1, 2)) / (jnp.sum(sure, (1, 2)) + 1e-6)
+    return total
+
+
+@jax.jit
+def ssim(
+    one: Float[AnyArray, "n s s 3"], other: Float[AnyArray, "n s s 3"], weights: Float[AnyArray, "n s s"]
+) -> Float[Array, "n"]:
+    """Structural similarity of the luma of each pair of maps (Wang et al., 2004), by dm_pix: Gaussian windows of 11
+    texels inside the map, each counted by the mean weight under it. Range: [-1, 1], 1 = equal."""
+    luma = jnp.asarray(LUMA)
+    grey = [jnp.einsum("nhwc,c->nhw", jnp.asarray(maps), luma)[..., None] for maps in (one, other)]
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        similarity = dm_pix.ssim(*grey, filter_size=WINDOW, return_map=True)
+    shape = (1, WINDOW, WINDOW)
+    seen = jax.lax.reduce_window(jnp.asarray(weights), 0.0, jax.lax.add, shape, (1, 1, 1), "VALID")
+    return jnp.sum(seen * similarity.reshape(seen.shape), (1, 2)) / (jnp.sum(seen, (1, 2)) + 1e-6)
+
+
+@jax.jit
+def mean_difference(
+    one: Float[AnyArray, "n s s 3"], other: Float[AnyArray, "n s s 3"], weights: Float[AnyArray, "n s s"]
+) -> Float[Array, "n"]:
+    """Weighted mean absolute difference of each pair of maps (L1)."""
+    apart = jnp.mean(jnp.abs(jnp.asarray(one) - jnp.asarray(other)), axis=-1)
+    return jnp.sum(weights * apart, (1, 2)) / (jnp.sum(jnp.asarray(weights), (1, 2)) + 1e-6)
+
+
+def explains(
+    found: Float[Array, "s s 3"], target: Float[Array, "s s 3"], weight: Float[Array, "s s"], levels: int = 4
+) -> Float[Array, ""]:
+    """What `reconstruct` minimises: weighted L1 of the colours plus that of every detail band of the difference."""
+    apart = laplacian(found - target, levels)
+    weights = gaussian(weight[..., None], levels)
+
+    def mean(difference: Float[Array, "..."], counted: Float[Array, "..."]) -> Float[Array, ""]:
+        return jnp.sum(counted * jnp.sqrt(difference**2 + 1e-8)) / (3.0 * jnp.sum(counted) + 1e-6)
+
+    whole = mean(found - target, weights[0])
+    return whole + sum((mean(band, seen) for band, seen in zip(apart[:-1], weights, strict=False)), jnp.zeros(()))
+
+
+def reconstruct(
+    decode: Decode,
+    starts: Float[AnyArray, "r n d"],
+    targets: Float[AnyArray, "n s s 3"],
+    weights: Float[AnyArray, "n s s"],
+    steps: int = 300,
+    rate: float = 0.05,
+    prior: float = 0.0,
+    batch: int = 8,
+) -> Reconstruction:
+    """Explains maps where they are seen, by any texture model: Adam with a cosine schedule on the latent.
+
+    Args:
+      decode: latent [d] -> map [s s 3]. Give a model's arrays by ``jax.tree_util.Partial(texture.decode, model)``:
+        arrays in a closure would be compiled in as constants.
+      starts: `r` latents to start from for each map; the best result of each map is kept.
+      targets, weights: the maps; what is minimised is `explains` plus `prior` times the latent's mean square.
+      batch: maps optimised together, which bounds the memory.
+    """
+    if not isinstance(decode, jax.tree_util.Partial):
+        decode = jax.tree_util.Partial(decode)
+    parts, count = [], len(targets)
+    for first in range(0, count, batch):
+        rows = np.minimum(np.arange(first, first + batch), count - 1)  # one shape, one compilation
+        begin, target, weight = (jnp.asarray(x, jnp.float32) for x in (starts[:, rows], targets[rows], weights[rows]))
+        found = [
+            _descend(decode, start, target, weight, jnp.float32(rate), jnp.float32(prior), steps) for start in begin
+        ]
+        best = jnp.argmin(jnp.stack([one.losses for one in found]), axis=0)
+        kept = jax.tree.map(lambda *x, b=best: jnp.stack(x)[b, jnp.arange(len(b))], *found)
+        parts.append(kept)
+    return jax.tree.map(lambda *x: jnp.concatenate(x)[:count], *parts)
+
+
+@partial(jax.jit, static_argnames="steps")
+def _descend(
+    decode: jax.tree_util.Partial,
+    latents: Float[Array, "n d"],
+    targets: Float[Array, "n s s 3"],
+    weights: Float[Array, "n s s"],
+    rate: Float[Array, ""],
+    prior: Float[Array, ""],
+    steps: int,
+) -> Reconstruction:
+    def misfit(latent: Float[Array, "d"], target: Float[Array, "s s 3"], weight: Float[Array, "s s"]) -> Array:
+        return explains(decode(latent), target, weight) + prior * jnp.mean(latent**2)
+
+    adam = optax.scale_by_adam()
+    value_and_gradient = jax.vmap(jax.value_and_grad(misfit))
+
+    def step(carry: tuple, number: Int[Array, ""]) -> tuple[tuple, None]:
+        latents, state, best, lowest = carry
+        losses, gradient = value_and_gradient(latents, targets, weights)
+        better = losses < lowest
+        best, lowest = jnp.where(better[:, None], latents, best), jnp.minimum(losses, lowest)
+        with jax.numpy_dtype_promotion("standard"):
+            update, state = adam.update(gradient, state)
+        pace = 0.5 * rate * (1.0 + jnp.cos(jnp.pi * number.astype(rate.dtype) / steps))
+        return (latents - pace * update, state, best, lowest), None
+
+    begin = (latents, adam.init(latents), latents, jnp.full(latents.shape[0], jnp.inf))
+    (_, _, best, lowest), _ = jax.lax.scan(step, begin, jnp.arange(steps + 1))
+    return Reconstruction(best, jax.vmap(decode)(best), lowest)
+
+
+@jax.jit
+def best_linear(
+    model: LinearTexture,
+    targets: Float[AnyArray, "n s s 3"],
+    weights: Float[AnyArray, "n s s"],
+    ridge: float | Float[AnyArray, ""] = 1e-4,
+) -> Float[Array, "n d"]:
+    """The linear model's latents in closed form: weighted least squares with a penalty on the latent.
+
+    Minimises ``mean(w (mean + basis . z - target)^2) + ridge * mean(z^2)``, colours not clipped.
+    """
+    basis = model.basis.reshape(model.basis.shape[0], -1)
+    count = basis.shape[0]
+    ridge = jnp.asarray(ridge, basis.dtype) / count
+
+    def solve(pair: tuple[Float[Array, "s s 3"], Float[Array, "s s"]]) -> Float[Array, "d"]:
+        target, weight = pair
+        trust = jnp.broadcast_to(weight[..., None], target.shape).reshape(1, -1) / (3.0 * jnp.sum(weight) + 1e-6)
+        weighted = basis * trust
+        gram = jnp.matmul(weighted, basis.T, precision=jax.lax.Precision.HIGHEST) + ridge * jnp.eye(count)
+        return jnp.linalg.solve(gram, weighted @ (target - model.mean).reshape(-1))
+
+    return jax.lax.map(solve, (jnp.asarray(targets), jnp.asarray(weights)))
+
+
+def nearest(
+    samples: Float[AnyArray, "n s s 3"],
+    maps: Float[AnyArray, "m s s 3"],
+    weights: Float[AnyArray, "m s s"],
+    sample_weights: Float[AnyArray, "n s s"] | None = None,
+) -> Nearest:
+    """Which map each sample is closest to, mirror images included; a generator that memorises is close to one.
+
+    Distance: root of the weighted mean of the squared difference, less the square of the difference's own weighted mean
+    in each channel, so that the tone of the skin does not decide. The weight of a texel is the product of both.
+    """
+    count = len(samples)
+    ones = np.ones(np.shape(samples)[:3]) if sample_weights is None else np.asarray(sample_weights)
+    ours, own = np.asarray(samples, np.float32), np.asarray(ones, np.float32)
+    distances = []
+    for flip in (1, -1):
+        theirs, other = np.asarray(maps, np.float32)[:, :, ::flip], np.asarray(weights, np.float32)[:, :, ::flip]
+        mine, yours = own.reshape(count, -1), other.reshape(len(maps), -1)
+        total = mine @ yours.T + 1e-6
+        squared = np.zeros_like(total)
+        for channel in range(3):
+            a, b = ours[..., channel].reshape(count, -1), theirs[..., channel].reshape(len(maps), -1)
+            apart = (mine * a) @ yours.T - mine @ (yours * b).T
+            square = (mine * a**2) @ yours.T - 2.0 * (mine * a) @ (yours * b).T + mine @ (yours * b**2).T
+            squared += square / total - (apart / total) ** 2
+        distances.append(np.sqrt(np.maximum(squared / 3.0, 0.0)))
+    index = np.minimum(*distances).argmin(1)
+    plain, turned = (d[np.arange(count), index] for d in distances)
+    return Nearest(index, turned < plain, np.minimum(plain, turned))
+
+
+def split(folder: Path, held_out: Collection[str], side: int) -> tuple[Maps, Maps]:
+    """The maps of a folder at `side` texels: those named in `held_out`, and all others.
+
+    Left out of both are maps with less than 90 % of that detail (``detail.json``: ``{"NAME": texels, ...}``), maps that
+    are smaller, and variations of other maps (``varied_*``). Raises ValueError where nothing is left of either.
+    """
+    names = sorted(p.stem for p in folder.glob("*.png") if not p.stem.endswith(".weight"))
+    table = folder / "detail.json"
+    detail = json.loads(table.read_text()) if table.exists() else {}
+    names = [n for n in names if not n.startswith("varied_") and detail.get(n, side) >= 0.9 * side]
+    groups = [n for n in names if n in held_out], [n for n in names if n not in held_out]
+    for group, what in zip(groups, ("that are held out", "to build models from"), strict=True):
+        if not group:
+            raise ValueError(f"{folder}: found no maps of {side} texels {what}, expected some ({len(names)} in all)")
+    held, train = (shrink(read_maps(folder, group), side) for group in groups)
+    return held, train
+
+
+def shrink(maps: Maps, side: int) -> Maps:
+    """Maps and weights at `side` texels, by averaging; raises ValueError where the maps are smaller."""
+    found = maps.albedo.shape[1]
+    if found < side:
+        raise ValueError(f"maps of {found} texels, expected at least {side}")
+
+    def smaller(plane: Float[np.ndarray, "s s"]) -> Float[np.ndarray, "t t"]:
+        return np.asarray(Image.fromarray(plane).resize((side, side), Image.Resampling.BOX))
+
+    albedo = np.stack([np.stack([smaller(one[..., c]) for c in range(3)], -1) for one in maps.albedo])
+    return Maps(maps.names, albedo, np.stack([smaller(one) for one in maps.weight]))
+
+
+def linear_model(maps: Maps, components: int) -> LinearTexture:
+    """The linear model of maps and their mirror images; it has at most one component less than these."""
+    both = np.concatenate([maps.albedo, maps.albedo[:, :, ::-1]])
+    weight = np.maximum(np.concatenate([maps.weight, maps.weight[:, :, ::-1]]), 0.02)
+    spread = np.repeat(weight.reshape(len(both), -1), 3, axis=1)
+    mean, basis, _ = principal_components(both.reshape(len(both), -1), spread, components)
+    shape = both.shape[1:]
+    return LinearTexture(jnp.asarray(mean, jnp.float32).reshape(shape), jnp.asarray(basis).reshape(-1, *shape))
+
+
+def thousandths(distances: dict[int, float]) -> dict[str, float]:
+    """Distances as reports give them: times 1000, with text for keys."""
+    return {str(side): round(1000.0 * distance, 2) for side, distance in distances.items()}
