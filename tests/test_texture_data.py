@@ -193,5 +193,5 @@ def test_what_cannot_be_used_is_one_line(tmp_path):
     save(tmp_path / "b.png", RNG.uniform(size=(32, 32, 3)))
     (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:1000])
     files = texture_data.find_maps([tmp_path])
-    with pytest.raises(InputError, match="b.png: broken image"):
+    with pytest.raises(InputError, match=r"b\.png: broken image"):
         texture_data.read_map(files[1], 4)
