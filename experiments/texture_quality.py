@@ -28,7 +28,7 @@ flags.DEFINE_string("model", None, "Texture model (name or npz) to judge.", requ
 flags.DEFINE_string("output", "runs/quality", "Folder for the results.")
 flags.DEFINE_integer("steps", 300, "Steps of the reconstruction.")
 flags.DEFINE_float("rate", 0.05, "Its step size.")
-flags.DEFINE_integer("restarts", 3, "Random latents it starts from, besides zeros (and the least squares' if linear).")
+flags.DEFINE_integer("restarts", 3, "Random latents that it starts from; a linear model starts from its least squares.")
 flags.DEFINE_integer("samples", 200, "Samples of each model.")
 
 
@@ -57,7 +57,7 @@ def main(_) -> None:
         energy = quality.high_frequency_energy(found.maps, held.weight, 1) / originals
         alike, apart = (f(held.albedo, found.maps, held.weight) for f in (quality.ssim, quality.mean_difference))
         table[name] = {
-            "high_frequency_energy_ratio_median": float(jnp.median(energy)),
+            "energy_ratio_median": float(jnp.median(energy)),
             "ssim_mean": float(alike.mean()),
         }
         distance = swd(key, held.albedo, drawn[name], held.weight)
@@ -71,7 +71,7 @@ def main(_) -> None:
     (output / "results.json").write_text(json.dumps(table, indent=2) + "\n")
     print(json.dumps(table, indent=2))
     order = np.argsort(near.distance)[:: max(1, FLAGS.samples // 32)]  # the closest first
-    pairs = [picture.strip([drawn["model"][n], train.albedo[near.index[n]]], side, gap=0) for n in order]
+    pairs = [picture.strip([drawn["model"][n], train.albedo[near.which[n]]], side, gap=0) for n in order]
     picture.save_png(output / "neighbours.png", picture.contact_sheet(pairs, 4))
     rows = [picture.strip([held.albedo[n], *(rebuilt[k][n] for k in rebuilt)], side) for n in range(len(held.names))]
     picture.save_png(output / "reconstructions.png", picture.contact_sheet(rows[:24], 2))

@@ -37,7 +37,7 @@ class Reconstruction(NamedTuple):
 class Nearest(NamedTuple):
     """The closest map of a set to each sample."""
 
-    index: Int[np.ndarray, "n"]
+    which: Int[np.ndarray, "n"]
     mirrored: Bool[np.ndarray, "n"]  # whether it is closest when its left and right are exchanged
     distance: Float[np.ndarray, "n"]  # root of the mean squared difference
 
@@ -71,7 +71,7 @@ def ssim(
         similarity = dm_pix.ssim(*grey, filter_size=WINDOW, return_map=True)
     shape = (1, WINDOW, WINDOW)
     seen = jax.lax.reduce_window(jnp.asarray(weights), 0.0, jax.lax.add, shape, (1, 1, 1), "VALID")
-    return jnp.sum(seen * similarity.reshape(seen.shape), (1, 2)) / (jnp.sum(seen, (1, 2)) + 1e-6)
+    return jnp.sum(seen * jnp.asarray(similarity).reshape(seen.shape), (1, 2)) / (jnp.sum(seen, (1, 2)) + 1e-6)
 
 
 @jax.jit
@@ -155,7 +155,7 @@ def _descend(
         with jax.numpy_dtype_promotion("standard"):
             update, state = adam.update(gradient, state)
         pace = 0.5 * rate * (1.0 + jnp.cos(jnp.pi * number.astype(rate.dtype) / steps))
-        return (latents - pace * update, state, best, lowest), None
+        return (latents - pace * jnp.asarray(update), state, best, lowest), None
 
     begin = (latents, adam.init(latents), latents, jnp.full(latents.shape[0], jnp.inf))
     (_, _, best, lowest), _ = jax.lax.scan(step, begin, jnp.arange(steps + 1))

@@ -99,7 +99,7 @@ def test_nearest_against_loops():
     samples = np.stack([maps[2, :, ::-1] + 0.1, maps[1] + 0.01 * RNG.normal(size=maps[1].shape), SMOOTH[5]])
     samples = samples.astype(np.float32)
     found = quality.nearest(samples, maps, weights)
-    assert found.index[:2].tolist() == [2, 1] and found.mirrored[:2].tolist() == [True, False]
+    assert found.which[:2].tolist() == [2, 1] and found.mirrored[:2].tolist() == [True, False]
     assert found.distance[0] < 2e-3, "a shift of the tone is no difference"
     best = np.inf
     for flip in (1, -1):
