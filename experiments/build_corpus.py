@@ -5,8 +5,11 @@
 
 Resumable: photos that are done are not done again. Expected: about 0.5 s a photo and round on two CPU cores. The first
 round aligns by landmarks; with a texture model from an earlier run, every photo is also aligned by its colours.
+Small portraits (down to --smallest) become maps whose true resolution ``maps/detail.json`` tells: they teach a
+generator its low levels only, and the linear model leaves them out (--linear_detail).
 """
 
+import itertools
 import json
 from pathlib import Path
 
@@ -23,11 +26,12 @@ flags.DEFINE_string("skip", None, "Text file with the file names of photos to le
 flags.DEFINE_string("skins", None, "Folder of MakeHuman skins (body UV, PNG) to map in as well.")
 flags.DEFINE_string("skin_uv", "third_party/makehuman/skin_uv.npz", "The chart of those skins.")
 flags.DEFINE_string("texture_model", None, "Texture model (name or path) that refines the alignment by colour.")
-flags.DEFINE_float("smallest", 48.0, "Smallest distance of the outer eye corners, pixels of the photo.")
+flags.DEFINE_float("smallest", 24.0, "Smallest distance of the outer eye corners, pixels of the photo.")
 flags.DEFINE_integer("size", 256, "Side of the maps, texels.")
 flags.DEFINE_integer("batch", 16, "Photos fitted together.")
 flags.DEFINE_string("model", None, "Where to write the linear texture model (npz); none by default.")
 flags.DEFINE_string("licence", "unknown", "Licence of that model, stored in it.")
+flags.DEFINE_integer("linear_detail", corpus.LINEAR_DETAIL, "Texels that maps of that model must truly resolve.")
 flags.DEFINE_integer("components", 100, "Components of the linear texture model.")
 
 
@@ -38,25 +42,27 @@ def main(_) -> None:
     paths = [p for p in sorted(root.rglob("*")) if p.suffix.lower() in kinds]
     paths = [p for p in paths if p.name not in skip]
     shop = workshop.open_shop(root, output, FLAGS.texture_model, FLAGS.smallest, FLAGS.size)
-    bar = tqdm(total=len(paths), desc="fit", unit="photo")
-    for start in range(0, len(paths), FLAGS.batch):
-        batch = paths[start : start + FLAGS.batch]
+    photos = workshop.name_photos(shop, paths)
+    for start in tqdm(range(0, len(photos), FLAGS.batch), desc="fit", unit="batch"):
+        batch = dict(itertools.islice(photos.items(), start, start + FLAGS.batch))
         workshop.fit_batch(shop, batch, FLAGS.batch)
-        bar.update(len(batch))
-    bar.close()
     names = workshop.fitted(shop)
     mean = workshop.mean_map(shop, tqdm(names, desc="mean", unit="photo"))
     for name in tqdm(names, desc="maps", unit="photo"):
         workshop.write_map(shop, name, mean)
+    details = {name: workshop.detail(shop, name) for name in names}
     for path in sorted(Path(FLAGS.skins).glob("*.png")) if FLAGS.skins else []:
-        workshop.write_skin(shop, path, np.load(FLAGS.skin_uv)["skin_uv"])
-    maps = corpus.read_maps(output / "maps")
-    counts = workshop.counts(shop)
-    (output / "report.json").write_text(json.dumps(counts, indent=2) + "\n")
-    print(json.dumps(counts, indent=2))
-    shown = [m * (0.3 + 0.7 * w[..., None]) for m, w in zip(maps.albedo[::7], maps.weight[::7], strict=True)]
-    picture.save_png(output / "sheet.png", picture.contact_sheet(shown[:96], 12))
+        details |= workshop.write_skin(shop, path, np.load(FLAGS.skin_uv)["skin_uv"])
+    corpus.write_details(output / "maps", details)
+    counts = json.dumps(corpus.report(output), indent=2)
+    (output / "report.json").write_text(counts + "\n")
+    print(counts)
+    shown = corpus.read_maps(output / "maps", sorted(details)[::7][:96])
+    shown = [m * (0.3 + 0.7 * w[..., None]) for m, w in zip(shown.albedo, shown.weight, strict=True)]
+    picture.save_png(output / "sheet.png", picture.contact_sheet(shown, 12))
     if FLAGS.model:
+        sharp = sorted(name for name, side in details.items() if side >= FLAGS.linear_detail)
+        maps = corpus.read_maps(output / "maps", sharp)
         explained = corpus.write_linear_model(FLAGS.model, maps, FLAGS.components, FLAGS.licence)
         print(f"{FLAGS.model}: {FLAGS.components} components explain {100 * explained:.1f} % of the variance")
 

@@ -1,17 +1,24 @@
 """A folder of unwrapped photos -> a linear texture model."""
 
+import collections
 import io
+import json
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from ganfit_jax.assets import LUMA
 from ganfit_jax.files import write_bytes
+from ganfit_jax.landmarks import OUTER_EYE_CORNERS
+from ganfit_jax.pigment import level, skin_texels
+from ganfit_jax.texture_data import ENOUGH, MapFile, find_maps, read_map
+from ganfit_jax.types import ShapeModel
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+LINEAR_DETAIL = 116  # texels that a map must truly resolve to count for the linear model: 42 px between the eyes
 
 
 class Maps(NamedTuple):
@@ -44,6 +51,69 @@ def read_maps(folder: Path, names: list[str] | None = None) -> Maps:
         seen = np.asarray(Image.open(file), np.float32) / 255 if file.exists() else np.ones(image.shape[:2], np.float32)
         weight.append(seen)
     return Maps(tuple(names), np.stack(albedo), np.stack(weight))
+
+
+def eye_span(model: ShapeModel, corners: Float[np.ndarray, "f 3 2"] | None = None) -> float:
+    """Distance of the outer eye corners in a chart, as a share of its side: the canonical chart, or the one in which
+    `corners` are the faces' corners."""
+    eyes = list(OUTER_EYE_CORNERS)
+    faces = np.asarray(model.landmark_faces)[eyes]
+    places = np.asarray(model.uv)[np.asarray(model.uv_faces)[faces]] if corners is None else corners[faces]
+    right, left = np.einsum("lk,lkc->lc", np.asarray(model.landmark_barycentric)[eyes], places)
+    return float(np.linalg.norm(right - left))
+
+
+def write_details(folder: Path, details: dict[str, int]) -> None:
+    """Enters the true resolutions of maps (texels a side) into the folder's ``detail.json``; others' stay."""
+    file = folder / "detail.json"
+    table = json.loads(file.read_text()) if file.exists() else {}
+    write_bytes(file, (json.dumps(dict(sorted((table | details).items())), indent=1) + "\n").encode())
+
+
+def report(output: Path) -> dict[str, Any]:
+    """Counts of a corpus: photos kept and dropped and why, maps by kind, those that teach each level, half-seen ones.
+
+    ``half_seen`` maps show one half of the face and teach the other by its mirror image at half weight. ``tones``
+    counts the real maps by the density of their skin (`pigment.level`): 1 is very light, 5 very dark. Variation by
+    pigment is drawn while training (`texture_data.dataset`), so only maps on disk that were varied count as such.
+    """
+    reasons = collections.Counter()
+    for file in (output / "fits").glob("*.npz"):
+        with np.load(file) as stored:
+            reasons[str(stored["dropped"])] += 1
+    kept = reasons.pop("", 0)
+    files = find_maps([output / "maps"]) if any((output / "maps").glob("*.png")) else ()
+    kinds = collections.Counter(file.kind for file in files)
+    side = max((file.detail for file in files), default=4)
+    levels = {}
+    for size in (2**power for power in range(2, 12) if ENOUGH * 2**power <= side):
+        counted = collections.Counter(file.kind for file in files if file.detail >= ENOUGH * size)
+        levels[str(size)] = {kind: counted[kind] for kind in ("real", "varied", "synthetic")}
+    real = [file for file in files if file.kind == "real"]
+    tones = collections.Counter(str(round(tone(file))) for file in real)
+    return {
+        "photos": kept + sum(reasons.values()),
+        "kept": kept,
+        "dropped": dict(sorted(reasons.items())),
+        **{kind: kinds[kind] for kind in ("real", "varied", "synthetic")},
+        "half_seen": sum(half_seen(file) for file in real),
+        "levels": levels,
+        "tones": dict(sorted(tones.items(), key=lambda item: int(item[0]))),
+    }
+
+
+def tone(file: MapFile) -> float:
+    """`pigment.level` of a map's seen skin."""
+    values = read_map(file, 64).astype(np.float32)
+    return level(values[..., :3], values[..., 3] * skin_texels(64))
+
+
+def half_seen(file: MapFile) -> bool:
+    """Whether a tenth or more of what a map shows is known from the other half of the face alone (weight about 1/2
+    against a mirror image of more than 3/4)."""
+    weight = read_map(file, 64)[..., 3].astype(np.float32)
+    mirrored = (np.abs(weight - 0.45) < 0.15) & (weight[:, ::-1] > 0.75)
+    return bool(mirrored.sum() >= 0.1 * (weight > 0.3).sum() > 0)
 
 
 def weighted_mean(

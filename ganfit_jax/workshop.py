@@ -1,11 +1,12 @@
 """Photos -> fitted poses and shapes -> UV albedo maps on disk: the workshop behind `experiments/build_corpus.py`.
 
 Every photo has a file in ``fits/`` (its fit, or why it was dropped) and, if it was kept, a map in ``maps/``; what is
-there is not done again.
+there is not done again, but for photos that were too small for an earlier run and are not for this one.
+``maps/detail.json`` holds the side in texels up to which each map shows true detail.
 """
 
-import collections
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +22,8 @@ from ganfit_jax.config import Config
 from ganfit_jax.detectors import detector
 from ganfit_jax.errors import InputError
 from ganfit_jax.fit import fit
-from ganfit_jax.landmarks import Detector, outer_eye_distance
-from ganfit_jax.observe import choose_face, cut, observe, to_window, window
+from ganfit_jax.landmarks import Detector, face_size, outer_eye_distance
+from ganfit_jax.observe import cut, observe, to_window, window
 from ganfit_jax.occluders import glasses_score, skin_weight
 from ganfit_jax.photo import read_photo
 from ganfit_jax.pipeline import skin_only, stiffness
@@ -50,6 +51,7 @@ class Workshop(NamedTuple):
 class Found(NamedTuple):
     """One photo in which a usable face was found."""
 
+    name: str  # of its files
     path: Path
     observation: Observation
     landmarks: Float[np.ndarray, "68 2"]  # photo pixels
@@ -73,37 +75,72 @@ def open_shop(root: Path, output: Path, texture_model: str | None, smallest: flo
     return Workshop(root, output, models, info.expressions, config, detector(config.detector), texels, smallest)
 
 
-def key_of(shop: Workshop, path: Path) -> str:
-    """The name of a photo's files: its path below the root, without suffix and separators."""
-    return path.relative_to(shop.root).with_suffix("").as_posix().replace("/", "_")
+def name_photos(shop: Workshop, paths: Sequence[Path]) -> dict[str, Path]:
+    """A name for each photo's files: its path below the root, without suffix and separators.
+
+    Photos that this would confuse (a.jpg, a.png; b/c.jpg, b_c.jpg) get a checksum of their path as well, but for one
+    that an earlier run has stored under the plain name.
+    """
+    plain: dict[str, list[Path]] = {}
+    for path in paths:
+        inside = path.relative_to(shop.root)
+        plain.setdefault(inside.with_suffix("").as_posix().replace("/", "_"), []).append(path)
+    named = {}
+    for name, same in plain.items():
+        before = stored(shop, name) if len(same) > 1 else None
+        for path in same:
+            own = len(same) == 1 or (before is not None and str(before["path"]) == str(path))
+            checksum = zlib.crc32(path.relative_to(shop.root).as_posix().encode())
+            named[name if own else f"{name}-{checksum:08x}"] = path
+    return named
 
 
-def look(shop: Workshop, path: Path) -> Found | str:
-    """Reads a photo and finds its face; or says why it is of no use."""
+def stored(shop: Workshop, name: str) -> dict[str, np.ndarray] | None:
+    """What ``fits/NAME.npz`` holds; None where there is no such file."""
+    file = shop.output / "fits" / f"{name}.npz"
+    if not file.exists():
+        return None
+    with np.load(file) as archive:
+        return {key: archive[key] for key in archive.files}
+
+
+def is_done(shop: Workshop, name: str) -> bool:
+    """Whether a photo was fitted or dropped before for a reason that still holds."""
+    before = stored(shop, name)
+    if before is None or str(before["dropped"]) != "small":
+        return before is not None
+    return float(before.get("smallest", np.inf)) <= shop.smallest
+
+
+def look(shop: Workshop, name: str, path: Path) -> Found | str:
+    """Reads a photo and finds its largest face; or says in a word why it is of no use."""
     try:
         photo = read_photo(path)
-        chosen, _ = choose_face(shop.find.detect(photo), None, str(path))
-    except InputError as error:
-        return "no face" if "no face" in str(error) else "small" if "too small" in str(error) else "unreadable"
+    except InputError:
+        return "unreadable"
+    faces = shop.find.detect(photo)
+    if not faces:
+        return "no face"
+    chosen = max(faces, key=lambda face: face_size(face.landmarks))
     why = "landmarks" if chosen.confidence.mean() < UNSURE else reject(photo, chosen.landmarks, shop.smallest)
     if why:
         return why
     seen = skin_only(observe(photo, chosen, None, shop.config.size))
-    return Found(path, seen, chosen.landmarks, chosen.confidence)
+    return Found(name, path, seen, chosen.landmarks, chosen.confidence)
 
 
-def fit_batch(shop: Workshop, paths: list[Path], batch: int) -> None:
+def fit_batch(shop: Workshop, photos: Mapping[str, Path], batch: int) -> None:
     """Fits all photos of a batch that have no fit yet, in one program for `batch` people, and stores the fits."""
     folder = shop.output / "fits"
     folder.mkdir(parents=True, exist_ok=True)
     found = []
-    for path in paths:
-        file = folder / f"{key_of(shop, path)}.npz"
-        if file.exists():
+    for name, path in photos.items():
+        if is_done(shop, name):
             continue
-        seen = look(shop, path)
+        seen = look(shop, name, path)
         if isinstance(seen, str):
-            corpus.write_npz(file, {"dropped": np.asarray(seen), "path": np.asarray(str(path))})
+            why = {"dropped": seen, "path": str(path), "smallest": shop.smallest}
+            corpus.write_npz(folder / f"{name}.npz", {k: np.asarray(v) for k, v in why.items()})
         else:
             found.append(seen)
     if not found:
@@ -120,17 +157,17 @@ def fit_batch(shop: Workshop, paths: list[Path], batch: int) -> None:
         projected = np.asarray(project(view.camera, points, shop.config.size)[:, :2])
         why = reject_fit(view, one.observation, projected)
         expression = aimed_gaze(shop.expressions, view.camera, np.asarray(view.expression))
-        stored = {"dropped": why, "path": str(one.path), "shape": identity.shape, "expression": expression}
-        stored |= {"landmarks": one.landmarks, "confidence": one.confidence, **view.camera._asdict()}
-        corpus.write_npz(folder / f"{key_of(shop, one.path)}.npz", {k: np.asarray(v) for k, v in stored.items()})
+        result = {"dropped": why, "path": str(one.path), "shape": identity.shape, "expression": expression}
+        result |= {"landmarks": one.landmarks, "confidence": one.confidence, **view.camera._asdict()}
+        corpus.write_npz(folder / f"{one.name}.npz", {k: np.asarray(v) for k, v in result.items()})
 
 
 def fitted(shop: Workshop) -> list[str]:
     """Names of all photos with a usable fit, in order."""
     names = []
     for file in sorted((shop.output / "fits").glob("*.npz")):
-        with np.load(file) as stored:
-            if not str(stored["dropped"]):
+        with np.load(file) as archive:
+            if not str(archive["dropped"]):
                 names.append(file.stem)
     return names
 
@@ -139,8 +176,9 @@ def read(
     shop: Workshop, name: str
 ) -> tuple[Float[np.ndarray, "s s 3"], Float[np.ndarray, "s s"], Float[np.ndarray, "s s 3"]]:
     """Unwraps a fitted photo: its colours at the texels (light included), their weights, and the normals."""
-    with np.load(shop.output / "fits" / f"{name}.npz") as stored:
-        data = {key: stored[key] for key in stored.files}
+    data = stored(shop, name)
+    if data is None:
+        raise InputError(f"{shop.output / 'fits' / name}.npz: not found, expected the fit of a photo")
     photo = read_photo(str(data["path"]))
     placement = window(data["landmarks"], data["confidence"], WINDOW)
     image, inside = cut(photo, placement, WINDOW)
@@ -170,6 +208,16 @@ def mean_map(shop: Workshop, names: Iterable[str]) -> Float[np.ndarray, "s s 3"]
     return np.clip(ratio * np.mean(tones, 0), 0.0, 1.0).astype(np.float32)
 
 
+def detail(shop: Workshop, name: str) -> int:
+    """The side in texels at which a texel of a fitted photo's map is as large as a pixel of the photo between the eyes
+    (or of the window through which it is read), at most the maps' side."""
+    data = stored(shop, name) or {}
+    landmarks = data["landmarks"]
+    placement = window(landmarks, data["confidence"], WINDOW)
+    pixels = min(outer_eye_distance(landmarks), outer_eye_distance(to_window(placement, landmarks)))
+    return min(int(pixels / corpus.eye_span(shop.models.shape)), len(shop.texels.used))
+
+
 def write_map(shop: Workshop, name: str, mean: Float[np.ndarray, "s s 3"]) -> None:
     """Divides out the light, completes the map and writes it with its weights, unless it is there."""
     if (shop.output / "maps" / f"{name}.png").exists():
@@ -180,37 +228,31 @@ def write_map(shop: Workshop, name: str, mean: Float[np.ndarray, "s s 3"]) -> No
     corpus.write_map(shop.output / "maps", name, albedo, weight)
 
 
-def write_skin(shop: Workshop, path: Path, skin_uv: UInt16[np.ndarray, "f 3 2"]) -> None:
-    """Resamples a MakeHuman skin from its own UV into the chart.
+def write_skin(shop: Workshop, path: Path, skin_uv: UInt16[np.ndarray, "f 3 2"]) -> dict[str, int]:
+    """Resamples a MakeHuman skin from its own UV into the chart; returns its name and true resolution, texels.
 
     `skin_uv`: for each corner of each face, 65535 = 1, origin at the top left (``third_party/makehuman/skin_uv.npz``).
 
     Eyes and mouth have textures of their own there, and the skins have no brows: those texels weigh 0.
     """
-    name = f"skin_{path.stem}"
+    name, model = f"skin_{path.stem}", shop.models.shape
+    places = skin_uv.astype(np.float32) / 65535
+    with Image.open(path) as image:
+        pixels = image.width * corpus.eye_span(model, places)
+    details = {name: min(int(pixels / corpus.eye_span(model)), len(shop.texels.used))}
     if (shop.output / "maps" / f"{name}.png").exists():
-        return
+        return details
     skin = np.asarray(Image.open(path).convert("RGB"), np.float32) / 255.0
-    corners = jnp.asarray(np.float32(skin_uv) / 65535)[shop.texels.faces]
+    corners = jnp.asarray(places)[shop.texels.faces]
     place = jnp.einsum("hwk,hwkc->hwc", shop.texels.barycentric, corners)
     albedo = np.asarray(unwrap.bilinear(jnp.asarray(skin), place * skin.shape[0]))
-    model = shop.models.shape
     patches = unwrap.at_texels(shop.texels, model.faces, (model.regions.eyes + model.regions.mouth)[:, None])[..., 0]
     points = np.asarray(unwrap.at_texels(shop.texels, model.faces, model.mean))
     brows = np.asarray(morphable.landmarks(model, model.mean, jnp.zeros(3)))[17:27]
     away = np.linalg.norm(points[:, :, None] - brows[None, None], axis=-1).min(-1)
     weight = np.asarray(shop.texels.used) * (np.asarray(patches) < 0.01) * np.clip((away - 10.0) / 4.0, 0.0, 1.0)
     corpus.write_map(shop.output / "maps", name, albedo, weight)
-
-
-def counts(shop: Workshop) -> dict[str, int]:
-    """How many photos were kept, and how many were dropped for which reason."""
-    reasons = collections.Counter()
-    for file in (shop.output / "fits").glob("*.npz"):
-        with np.load(file) as stored:
-            reasons[str(stored["dropped"]) or "kept"] += 1
-    skins = len(list((shop.output / "maps").glob("skin_*.png"))) // 2
-    return {"photos": sum(reasons.values()), **dict(sorted(reasons.items())), "skins": skins}
+    return details
 
 
 def aimed_gaze(names: tuple[str, ...], camera: Camera, expression: Float[np.ndarray, "n_e"]) -> np.ndarray:

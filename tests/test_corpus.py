@@ -1,5 +1,7 @@
 """Texture statistics against cases whose answer is known."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -63,6 +65,35 @@ def test_linear_model_file_is_reproducible_and_close_to_the_components(tmp_path)
     assert np.asarray(model.mean).ravel() == pytest.approx(mean, abs=1 / 255)
     assert np.asarray(model.basis).reshape(6, -1) == pytest.approx(basis, abs=0.02 * float(np.abs(basis).max()))
     assert info.name == "albedo"
+
+
+def test_details_are_entered_and_kept(tmp_path):
+    corpus.write_details(tmp_path, {"b": 3, "a": 130})
+    corpus.write_details(tmp_path, {"b": 4, "c": 5})
+    assert json.loads((tmp_path / "detail.json").read_text()) == {"a": 130, "b": 4, "c": 5}
+
+
+def test_the_report_counts_kinds_levels_tones_and_half_seen_maps(tmp_path):
+    for name, why in (("light", ""), ("dark", ""), ("x", "pose"), ("y", "pose"), ("z", "small")):
+        (tmp_path / "fits").mkdir(exist_ok=True)
+        corpus.write_npz(tmp_path / "fits" / f"{name}.npz", {"dropped": np.asarray(why)})
+    half = np.ones((64, 64))
+    half[:, 32:] = 0.5
+    for name, colour, weight in (
+        ("light", [0.9, 0.75, 0.7], np.ones((64, 64))),
+        ("dark", [0.45, 0.3, 0.22], half),
+        ("skin_a", [0.5, 0.4, 0.3], np.ones((64, 64))),
+    ):
+        corpus.write_map(tmp_path / "maps", name, np.broadcast_to(np.array(colour), (64, 64, 3)), weight)
+    corpus.write_details(tmp_path / "maps", {"light": 15, "dark": 31})
+    found = corpus.report(tmp_path)
+    assert (found["photos"], found["kept"], found["dropped"]) == (5, 2, {"pose": 2, "small": 1})
+    assert (found["real"], found["varied"], found["synthetic"], found["half_seen"]) == (2, 0, 1, 1)
+    assert {size: kinds["real"] for size, kinds in found["levels"].items()} == {
+        "4": 2, "8": 2, "16": 2, "32": 1, "64": 0
+    }  # fmt: skip
+    assert found["levels"]["64"]["synthetic"] == 1
+    assert found["tones"] == {"1": 1, "4": 1}
 
 
 def test_fill_keeps_what_is_known_and_is_smooth_elsewhere():
