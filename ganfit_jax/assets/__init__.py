@@ -21,10 +21,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ganfit_jax import raster
-from ganfit_jax.corpus import LUMA
 from ganfit_jax.errors import InputError
 from ganfit_jax.types import LinearTexture, ModelInfo, Regions, ShapeModel
 
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # weights of red, green and blue in the luma of an sRGB colour
 _FOLDER = Path(__file__).parent
 _SHAPE = {
     "mean": ("v", 3),

@@ -1,0 +1,45 @@
+"""Trains the texture GAN on folders of UV maps; a run that was stopped, even by ``kill -9``, goes on where it was.
+
+  python experiments/train_texture.py --maps=CORPUS/maps --output=runs/texture
+  python experiments/train_texture.py --maps=CORPUS/maps --output=runs/paper --training.side=512 \\
+      --training.base=8192 --training.widest=512 --training.critic=1 --training.bfloat16
+
+Needs the extra [train]. Expected on two CPU cores: about two hours to 128 x 128 with the narrow default. Watch it with
+``tensorboard --logdir=runs``, or open ``samples/*.png``. At the end, and with --export at any time, the averaged
+generator is written to ``texture.npz``, which ``ganfit --config.texture_model=runs/texture/texture.npz`` takes.
+"""
+
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from ganfit_jax import gan, texture_data, training
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("maps", None, "Folders of UV maps, with optional masks.", required=True)
+flags.DEFINE_string("held_out", None, "Text file with the names of maps to leave out, one a line; they measure.")
+flags.DEFINE_string("output", "runs/texture", "Folder for checkpoints, logs, samples and texture.npz.")
+flags.DEFINE_string("licence", "unknown", "Licence of the weights, stored in them.")
+flags.DEFINE_bool("export", False, "Only write texture.npz from the newest checkpoint.")
+config_flags.DEFINE_config_dataclass("training", training.Training())
+
+
+def main(_) -> None:
+    names = Path(FLAGS.held_out).read_text().split() if FLAGS.held_out else []
+    everything = texture_data.find_maps(FLAGS.maps)
+    files = [file for file in everything if file.path.stem not in names]
+    held_out = [file for file in everything if file.path.stem in names]
+    output = Path(FLAGS.output)
+    if FLAGS.export:
+        graphs, state = gan.create(FLAGS.training.settings(), FLAGS.training.seed)
+        done, state = training.Checkpoints(output / "checkpoints").restore(state)
+    else:
+        kinds = {kind: sum(file.kind == kind for file in files) for kind in ("real", "varied", "synthetic")}
+        print(f"maps: {kinds}, held out: {len(held_out)}", flush=True)
+        graphs, state = training.train(FLAGS.training, files, held_out, output)
+    training.export(output / "texture.npz", graphs, state, FLAGS.training, files, FLAGS.licence)
+
+
+if __name__ == "__main__":
+    app.run(main)

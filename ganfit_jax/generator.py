@@ -1,0 +1,163 @@
+"""The progressive GAN of textures (paper: G): generator, discriminator and encoder, 4 x 4 to any power of two.
+
+Karras et al., Progressive Growing of GANs, ICLR 2018, arXiv 1710.10196, appendix A: equalised learning rate, pixel
+norm, leaky ReLU with slope 0.2, minibatch standard deviation, fade-in by alpha. Images are NHWC; colours are in
+[-1, 1] (0 = mid-grey), not clipped. Every network takes any side up to its own and any alpha with one set of weights.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, DTypeLike, Float
+
+from ganfit_jax.recognition.layers import convolve
+
+SLOPE = 0.2
+
+
+def channels(side: int, base: int, widest: int) -> tuple[int, ...]:
+    """Channels of the levels 4, 8, ... `side`: ``min(widest, base / level)``. Paper size: base 8192, widest 512."""
+    if side < 4 or side & (side - 1):
+        raise ValueError(f"side {side}: expected a power of two of at least 4")
+    return tuple(max(1, min(widest, base // (4 << level))) for level in range(levels(side)))
+
+
+def levels(side: int) -> int:
+    """Number of levels of a network: 4 x 4 is one, 8 x 8 is two."""
+    return side.bit_length() - 2
+
+
+def leaky(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """``x`` where positive, ``0.2 x`` elsewhere."""
+    return jnp.where(x > 0, x, SLOPE * x)
+
+
+def pixel_norm(x: Float[Array, "*s c"]) -> Float[Array, "*s c"]:
+    """``x / sqrt(mean over channels of x^2 + 1e-8)``."""
+    mean = jnp.mean(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(mean + 1e-8).astype(x.dtype)
+
+
+def enlarge(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
+    """Every pixel becomes 2 x 2."""
+    n, h, w, c = x.shape
+    return jnp.broadcast_to(x[:, :, None, :, None], (n, h, 2, w, 2, c)).reshape(n, 2 * h, 2 * w, c)
+
+
+def shrink(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
+    """The mean of every 2 x 2 pixels."""
+    n, h, w, c = x.shape
+    return x.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def mix(old: Float[Array, "*s"], new: Float[Array, "*s"], alpha: Float[Array, ""]) -> Float[Array, "*s"]:
+    """``old`` at alpha 0, ``new`` at 1; exactly so."""
+    alpha = alpha.astype(new.dtype)
+    return (1 - alpha) * old + alpha * new
+
+
+def deviation(x: Float[Array, "n h w c"], group: int = 4) -> Float[Array, "n h w c1"]:
+    """Minibatch standard deviation: one more channel, the standard deviation over groups of images, averaged over all
+    pixels and channels. Groups hold the images i, i + n/group, ...; a batch not divisible is one group."""
+    n, h, w, c = x.shape
+    group = group if n % group == 0 else n
+    y = x.astype(jnp.float32).reshape(group, n // group, h, w, c)
+    spread = jnp.sqrt(jnp.mean(jnp.square(y - y.mean(0, keepdims=True)), axis=0) + 1e-8).mean((1, 2, 3))
+    spread = jnp.broadcast_to(jnp.tile(spread, group)[:, None, None, None], (n, h, w, 1))
+    return jnp.concatenate([x, spread.astype(x.dtype)], axis=-1)
+
+
+class Scaled(nnx.Module):
+    """A convolution (`side` 3 or 1, zero padding) or, with `side` 0, a dense layer, with equalised learning rate:
+    standard normal weights, multiplied by ``gain / sqrt(inputs x side^2)`` whenever they act."""
+
+    def __init__(self, inputs: int, outputs: int, side: int, rngs: nnx.Rngs, gain: float = 2**0.5):
+        shape = (side, side, inputs, outputs) if side else (inputs, outputs)
+        self.kernel = nnx.Param(jax.random.normal(rngs.params(), shape))
+        self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
+        self.side, self.scale = side, gain / (inputs * max(side, 1) ** 2) ** 0.5
+
+    def __call__(self, x: Float[Array, "n ... i"], twice: bool = False) -> Float[Array, "n ... o"]:
+        """`twice` = the result's gradient will be differentiated once more (the gradient penalty)."""
+        kernel = (self.kernel[...] * self.scale).astype(x.dtype)
+        if self.side == 3:
+            y: Any = plain_convolution(x, kernel) if twice else convolve(x, kernel, 1, 1)
+        else:
+            y = jnp.dot(x, kernel.reshape(kernel.shape[-2:]))
+        return y + self.bias[...].astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def plain_convolution(x: Float[Array, "n h w i"], kernel: Float[Array, "k k i o"]) -> Float[Array, "n h w o"]:
+    """The same as `layers.convolve` with stride 1 and padding 1; XLA differentiates it any number of times."""
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1), (1, 1)], dimension_numbers=numbers)
+
+
+class Pair(nnx.Module):
+    """The two convolutions of a level."""
+
+    def __init__(self, inputs: int, middle: int, outputs: int, rngs: nnx.Rngs):
+        self.first, self.second = Scaled(inputs, middle, 3, rngs), Scaled(middle, outputs, 3, rngs)
+
+
+class Generator(nnx.Module):
+    """Latent -> image. The latent is normalised first, so that only its direction matters."""
+
+    def __init__(self, latent: int, widths: Sequence[int], rngs: nnx.Rngs, colours: int = 3):
+        self.widths = tuple(widths)
+        self.dense = Scaled(latent, 16 * widths[0], 0, rngs, gain=2**0.5 / 4)
+        self.first = Scaled(widths[0], widths[0], 3, rngs)
+        pairs = zip(widths[:-1], widths[1:], strict=True)
+        self.blocks = nnx.List([Pair(narrow, wide, wide, rngs) for narrow, wide in pairs])
+        self.colours = nnx.List([Scaled(width, colours, 1, rngs, gain=1.0) for width in widths])
+
+    def __call__(
+        self, latent: Float[Array, "n d"], side: int, alpha: Float[Array, ""], dtype: DTypeLike = jnp.float32
+    ) -> Float[Array, "n s s c"]:
+        """Images of `side`; alpha < 1 mixes in the enlarged image of the level below. Computed in `dtype`."""
+        x = pixel_norm(latent).astype(dtype)
+        x = pixel_norm(leaky(self.dense(x).reshape(-1, 4, 4, self.widths[0])))
+        x = pixel_norm(leaky(self.first(x)))
+        before = x
+        for block in self.blocks[: levels(side) - 1]:
+            before = x
+            x = pixel_norm(leaky(block.first(enlarge(x))))
+            x = pixel_norm(leaky(block.second(x)))
+        image = self.colours[levels(side) - 1](x)
+        if side > 4:
+            image = mix(enlarge(self.colours[levels(side) - 2](before)), image, alpha)
+        return image.astype(jnp.float32)
+
+
+class Discriminator(nnx.Module):
+    """Image -> `outputs` numbers; the mirror image of the generator. With one output it is the critic D of the GAN,
+    which compares the images of a minibatch; otherwise the encoder, which looks at each alone."""
+
+    def __init__(self, inputs: int, widths: Sequence[int], rngs: nnx.Rngs, outputs: int = 1):
+        self.compares = outputs == 1
+        self.colours = nnx.List([Scaled(inputs, width, 1, rngs) for width in widths])
+        pairs = zip(widths[:-1], widths[1:], strict=True)
+        self.blocks = nnx.List([Pair(wide, wide, narrow, rngs) for narrow, wide in pairs])
+        self.last = Scaled(widths[0] + self.compares, widths[0], 3, rngs)
+        self.dense = Scaled(16 * widths[0], widths[0], 0, rngs)
+        self.head = Scaled(widths[0], outputs, 0, rngs, gain=1.0)
+
+    def __call__(
+        self, images: Float[Array, "n s s c"], alpha: Float[Array, ""], dtype: DTypeLike = jnp.float32
+    ) -> Float[Array, "n o"]:
+        """alpha < 1 mixes in, behind the first level, what the level below makes of the shrunken image."""
+        top, images = levels(images.shape[1]) - 1, images.astype(dtype)
+        x = leaky(self.colours[top](images))
+        for level in range(top, 0, -1):
+            block = self.blocks[level - 1]
+            x = leaky(block.first(x, twice=self.compares))
+            x = shrink(leaky(block.second(x, twice=self.compares)))
+            if level == top:
+                x = mix(leaky(self.colours[level - 1](shrink(images))), x, alpha)
+        x = deviation(x) if self.compares else x
+        x = leaky(self.last(x, twice=self.compares))
+        x = leaky(self.dense(x.reshape(x.shape[0], -1)))
+        return self.head(x).astype(jnp.float32)

@@ -1,0 +1,247 @@
+"""Trains the texture GAN: the schedule of resolutions, checkpoints, scalars and pictures around `gan.step`.
+
+A run is a pure function of its settings, its maps and its seed: every step's batch and random key come from the
+step's number. What a killed run had reached lies in ``checkpoints/``; started again, it goes on with the same losses.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
+
+from ganfit_jax import corpus, gan, picture, swd, texture_data
+from ganfit_jax.errors import InputError
+from ganfit_jax.files import write_bytes
+from ganfit_jax.texture_data import MapFile
+
+
+@dataclasses.dataclass
+class Training:
+    """A run: networks, data, schedule. Entry i of `batches` and `images` is for level i: 4 x 4, 8 x 8, and so on."""
+
+    side: int = 128
+    latent: int = 512
+    base: int = 2048
+    widest: int = 128
+    critic: float = 0.5
+    rate: float = 0.001
+    penalty: float = 10.0
+    drift: float = 0.001
+    average: int = 5000
+    policy: tuple[str, ...] = ()
+    reconstruction: float = 1.0
+    encoder: int = 64
+    bfloat16: bool = False
+    batches: tuple[int, ...] = (16, 16, 16, 16, 8, 8, 8, 4)
+    images: tuple[int, ...] = (10000, 20000, 30000, 40000, 40000, 40000, 40000, 40000)  # shown to each level
+    fade: float = 0.4  # share of a level's images during which it fades in
+    mirror: bool = True
+    pigments: float = 0.3  # share of maps whose skin is given another tone
+    seed: int = 0
+    every: int = 500  # steps between two checkpoints
+    look: int = 1000  # steps between two sheets of samples and distances
+    threads: int = 1  # that read maps
+
+    def settings(self) -> gan.Settings:
+        """What `gan` needs of it."""
+        return gan.Settings(**{f.name: getattr(self, f.name) for f in dataclasses.fields(gan.Settings)})
+
+
+class Place(NamedTuple):
+    """Where a step lies in the schedule."""
+
+    side: int
+    batch: int
+    number: int  # step within its level
+    steps: int  # steps of the level
+    alpha: float  # 0 = the level below, 1 = faded in
+
+
+def level_steps(training: Training) -> list[int]:
+    """Steps of each level."""
+    count = gan.levels(training.side)
+    for name in ("batches", "images"):
+        if len(getattr(training, name)) < count or min(getattr(training, name)[:count]) < 1:
+            found = getattr(training, name)
+            raise InputError(f"{name} = {found}: expected {count} positive numbers, one for each level up to the side")
+    return [max(1, n // b) for n, b in zip(training.images[:count], training.batches[:count], strict=True)]
+
+
+def place(training: Training, step: int) -> Place | None:
+    """The level and fade of a step; None when the run is over."""
+    for level, steps in enumerate(level_steps(training)):
+        if step < steps:
+            fading = 0 if level == 0 else max(1, int(training.fade * steps))
+            alpha = min(1.0, step / fading) if fading else 1.0
+            return Place(4 << level, training.batches[level], step, steps, alpha)
+        step -= steps
+    return None
+
+
+def on_devices(devices: Sequence[Any]) -> tuple[NamedSharding, NamedSharding]:
+    """How arrays lie on the devices: the same on each, and split along the first axis."""
+    mesh = Mesh(np.asarray(devices), ("data",))
+    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+
+
+def steps(
+    training: Training, files: Sequence[MapFile], state: gan.GanState, graphs: gan.Networks, start: int = 0
+) -> Iterator[tuple[int, Place, gan.GanState, dict[str, Array]]]:
+    """Trains from step `start` on and yields after each step: the number of steps done, the step's place, the state,
+    the losses. Data-parallel over all devices; a batch that they do not divide stays on one."""
+    settings, key = training.settings(), jax.random.key(training.seed)
+    done, stream, devices = start, None, jax.devices()
+    while where := place(training, done):
+        if stream is None or where.number == 0:
+            seed = 1000 * training.seed + where.side
+            stream = texture_data.batches(
+                files, where.side, where.batch, seed, where.number, training.mirror, training.pigments, training.threads
+            )
+            used = devices if where.batch % len(devices) == 0 else devices[:1]
+            same, split = on_devices(used)
+            state = jax.device_put(state, same)
+        if where.number == 0 and done:
+            state = state._replace(moments=jax.device_put(gan.fresh_moments(state.weights), same))
+        batch = jax.device_put(gan.Batch(**next(stream)), split)
+        alpha, own = jax.device_put((jnp.float32(where.alpha), jax.random.fold_in(key, done)), same)
+        state, losses = gan.step(state, batch, own, alpha, graphs=graphs, settings=settings)
+        done += 1
+        yield done, where, state, losses
+
+
+def flat(state: gan.GanState) -> dict[str, Array]:
+    """The state's arrays by name."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+
+
+class Checkpoints:
+    """The newest states of a run, kept by orbax under a folder."""
+
+    def __init__(self, folder: Path):
+        import orbax.checkpoint as ocp
+
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
+        self.manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self.save_args, self.restore_args = ocp.args.StandardSave, ocp.args.StandardRestore
+
+    def save(self, step: int, state: gan.GanState) -> None:
+        """Writes in the background; a broken write leaves the checkpoint before it."""
+        self.manager.save(step, args=self.save_args(flat(state)))
+
+    def restore(self, state: gan.GanState) -> tuple[int, gan.GanState]:
+        """The steps done and the newest state, like `state`; 0 and `state` itself where there is none."""
+        step = self.manager.latest_step()
+        if step is None:
+            return 0, state
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), flat(state))
+        try:
+            arrays = self.manager.restore(step, args=self.restore_args(target))
+        except (ValueError, KeyError, TypeError) as error:
+            line = " ".join(str(error).split())[:200]
+            where = self.manager.directory / str(step)
+            raise InputError(f"{where}: not a state of these networks ({line}); expected the run's own") from None
+        return step, jax.tree.unflatten(jax.tree.structure(state), [arrays[name] for name in flat(state)])
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        self.manager.wait_until_finished()
+        self.manager.close()
+
+
+@partial(jax.jit, static_argnames=("graph", "side"))
+def painted(graph: Any, weights: Any, latents: Float[Array, "n d"], side: int, alpha: Float[Array, ""]) -> Array:
+    """Maps [n, side, side, 3], sRGB in [0, 1]."""
+    return jnp.clip(0.5 + 0.5 * gan.generate(graph, weights, latents, side, alpha), 0.0, 1.0)
+
+
+def sheet(graph: Any, state: gan.GanState, training: Training, where: Place) -> np.ndarray:
+    """Samples of the averaged generator, always the same latents; below them three of them through the fade."""
+    latents = jax.random.normal(jax.random.key(training.seed + 1), (18, training.latent))
+    samples = painted(graph, state.average, latents, where.side, jnp.float32(where.alpha))
+    fades = [painted(graph, state.average, latents[:3], where.side, jnp.float32(a / 5)) for a in range(6)]
+    rows = [*np.asarray(samples), *(np.asarray(f[n]) for n in range(3) for f in fades)]
+    return picture.contact_sheet([picture.resize(x, 128, 128) for x in rows], 6)
+
+
+def distances(graph: Any, state: gan.GanState, training: Training, files: Sequence[MapFile], where: Place) -> dict:
+    """Sliced Wasserstein distances (x 1000) of samples to maps, by level of the pyramid."""
+    chosen = texture_data.teachers(files, where.side)[:64]
+    maps = np.stack([np.float32(texture_data.read_map(file, where.side)) for file in chosen])
+    latents = jax.random.normal(jax.random.key(training.seed + 2), (2 * len(maps), training.latent))
+    fake = np.asarray(painted(graph, state.average, latents, where.side, jnp.float32(where.alpha)))
+    found = swd.swd(jax.random.key(0), maps[..., :3], fake, maps[..., 3])
+    return {f"swd/{side}": float(value) for side, value in found.items()}
+
+
+def train(
+    training: Training, files: Sequence[MapFile], held_out: Sequence[MapFile], output: Path
+) -> tuple[gan.Networks, gan.GanState]:
+    """Trains to the end of the schedule, from where an earlier run into `output` stopped.
+
+    Writes ``checkpoints/``, ``events.*`` (TensorBoard), ``log.jsonl``, ``samples/STEP.png`` and ``settings.json``.
+    `held_out`: maps for the sliced Wasserstein distance; may be empty.
+    """
+    from tensorboardX import SummaryWriter
+    from tqdm import tqdm
+
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "samples").mkdir(exist_ok=True)
+    write_bytes(output / "settings.json", (json.dumps(dataclasses.asdict(training), indent=2) + "\n").encode())
+    graphs, state = gan.create(training.settings(), training.seed)
+    checkpoints = Checkpoints(output / "checkpoints")
+    done, state = checkpoints.restore(state)
+    counts = [s * b for s, b in zip(level_steps(training), training.batches, strict=False)]
+    writer = SummaryWriter(str(output))
+    bar = tqdm(
+        total=sum(counts),
+        initial=images_shown(training, done),
+        desc="train",
+        unit="image",
+        unit_scale=True,
+        dynamic_ncols=True,
+    )
+    with writer, bar, (output / "log.jsonl").open("a") as log:
+        for number, where, now, losses in steps(training, files, state, graphs, done):
+            state, last = now, where.number + 1 == where.steps
+            bar.update(where.batch)
+            if number % 20 == 0 or last:
+                values = {name: float(value) for name, value in losses.items()}
+                record(writer, log, number, where, values)
+                bar.set_postfix_str(f"{where.side} px, alpha {where.alpha:.2f}, distance {values['distance']:.2f}")
+            if number % training.look == 0 or last:
+                picture.save_png(
+                    output / "samples" / f"{number:07d}.png", sheet(graphs.generator, state, training, where)
+                )
+                if held_out and where.side >= 16:
+                    record(writer, log, number, where, distances(graphs.generator, state, training, held_out, where))
+            if number % training.every == 0 or last:
+                checkpoints.save(number, state)
+    checkpoints.close()
+    return graphs, state
+
+
+def images_shown(training: Training, done: int) -> int:
+    """Images shown in the first `done` steps."""
+    total = 0
+    for steps_, batch in zip(level_steps(training), training.batches, strict=False):
+        total += min(done, steps_) * batch
+        done -= min(done, steps_)
+    return total
+
+
+def record(writer: Any, log: Any, number: int, where: Place, values: dict[str, float]) -> None:
+    """Scalars to TensorBoard and, one JSON object a line, to the log."""
+    for name, value in values.items():
+        writer.add_scalar(name, value, number)
+    line = {"step": number, "time": round(time.time(), 1), "side": where.side, "alpha": round(where.alpha, 4), **values}
+    log.write(json.dumps(line) + "\n")
+    log.flush()
