@@ -33,7 +33,7 @@ def main(_) -> None:
     output = Path(FLAGS.output)
     if FLAGS.export:
         graphs, state = gan.create(FLAGS.training.settings(), FLAGS.training.seed)
-        done, state = training.Checkpoints(output / "checkpoints").restore(state)
+        _, state = training.Checkpoints(output / "checkpoints").restore(state)
     else:
         kinds = {kind: sum(file.kind == kind for file in files) for kind in ("real", "varied", "synthetic")}
         print(f"maps: {kinds}, held out: {len(held_out)}", flush=True)

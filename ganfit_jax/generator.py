@@ -6,6 +6,7 @@ norm, leaky ReLU with slope 0.2, minibatch standard deviation, fade-in by alpha.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -110,8 +111,7 @@ class Generator(nnx.Module):
         self.widths = tuple(widths)
         self.dense = Scaled(latent, 16 * widths[0], 0, rngs, gain=2**0.5 / 4)
         self.first = Scaled(widths[0], widths[0], 3, rngs)
-        pairs = zip(widths[:-1], widths[1:], strict=True)
-        self.blocks = nnx.List([Pair(narrow, wide, wide, rngs) for narrow, wide in pairs])
+        self.blocks = nnx.List([Pair(narrow, wide, wide, rngs) for narrow, wide in pairwise(widths)])
         self.colours = nnx.List([Scaled(width, colours, 1, rngs, gain=1.0) for width in widths])
 
     def __call__(
@@ -139,8 +139,7 @@ class Discriminator(nnx.Module):
     def __init__(self, inputs: int, widths: Sequence[int], rngs: nnx.Rngs, outputs: int = 1):
         self.compares = outputs == 1
         self.colours = nnx.List([Scaled(inputs, width, 1, rngs) for width in widths])
-        pairs = zip(widths[:-1], widths[1:], strict=True)
-        self.blocks = nnx.List([Pair(wide, wide, narrow, rngs) for narrow, wide in pairs])
+        self.blocks = nnx.List([Pair(wide, wide, narrow, rngs) for narrow, wide in pairwise(widths)])
         self.last = Scaled(widths[0] + self.compares, widths[0], 3, rngs)
         self.dense = Scaled(16 * widths[0], widths[0], 0, rngs)
         self.head = Scaled(widths[0], outputs, 0, rngs, gain=1.0)

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from ganfit_jax import corpus, gan, picture, swd, texture_data
+from ganfit_jax import gan, picture, swd, texture_data
 from ganfit_jax.errors import InputError
 from ganfit_jax.files import write_bytes
 from ganfit_jax.texture_data import MapFile
