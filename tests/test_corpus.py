@@ -93,7 +93,7 @@ def test_the_report_counts_kinds_levels_tones_and_half_seen_maps(tmp_path):
         "4": 2, "8": 2, "16": 2, "32": 1, "64": 0
     }  # fmt: skip
     assert found["levels"]["64"]["synthetic"] == 1
-    assert found["tones"] == {"1": 1, "4": 1}
+    assert found["tones"] == {"1": 1, "5": 1}
 
 
 def test_fill_keeps_what_is_known_and_is_smooth_elsewhere():
