@@ -24,14 +24,13 @@ from ganfit_jax.errors import InputError
 from ganfit_jax.fit import fit
 from ganfit_jax.landmarks import Detector, face_size, outer_eye_distance
 from ganfit_jax.observe import cut, observe, to_window, window
-from ganfit_jax.occluders import glasses_score, skin_weight
+from ganfit_jax.occluders import skin_weight
 from ganfit_jax.photo import read_photo
 from ganfit_jax.pipeline import skin_only, stiffness
-from ganfit_jax.types import Camera, LinearTexture, Models, Observation, View
+from ganfit_jax.screening import reject_fit, reject_photo
+from ganfit_jax.types import Camera, LinearTexture, Models, Observation
 
 EYE_TURN = 25.8  # degrees by which a unit such as eyeLookUpLeft turns the eye at weight 1
-GLASSES = -2.5  # score from which a portrait counts as wearing glasses: strict, a corpus can do without doubtful ones
-UNSURE = 0.6  # mean confidence of the landmarks below which a portrait is left out
 WINDOW = 512  # side of the window that the texels are read from, pixels
 
 
@@ -122,7 +121,7 @@ def look(shop: Workshop, name: str, path: Path) -> Found | str:
     if not faces:
         return "no face"
     chosen = max(faces, key=lambda face: face_size(face.landmarks))
-    why = "landmarks" if chosen.confidence.mean() < UNSURE else reject(photo, chosen.landmarks, shop.smallest)
+    why = reject_photo(photo, chosen, shop.smallest)
     if why:
         return why
     seen = skin_only(observe(photo, chosen, None, shop.config.size))
@@ -274,22 +273,3 @@ def aimed_gaze(names: tuple[str, ...], camera: Camera, expression: Float[np.ndar
         if name in names:
             aimed[names.index(name)] = np.clip(amount, 0.0, 1.0)
     return aimed
-
-
-def reject(photo: Float[np.ndarray, "h w 3"], landmarks: Float[np.ndarray, "68 2"], smallest: float) -> str:
-    """Why a photo is no use for a texture corpus before it is fitted; empty if it is."""
-    if outer_eye_distance(landmarks) < smallest:
-        return "small"
-    if glasses_score(photo, landmarks) > GLASSES:
-        return "glasses"
-    return ""
-
-
-def reject_fit(view: View, observed: Observation, projected: Float[np.ndarray, "68 2"]) -> str:
-    """Why a landmark fit is no use for a texture corpus; empty if it is."""
-    pitch, yaw, _ = np.degrees(np.abs(np.asarray(view.camera.rotation)))
-    if yaw > 35 or pitch > 25:
-        return "pose"
-    found = np.asarray(observed.landmarks)
-    error = np.linalg.norm(projected - found, axis=-1)[17:].mean() / outer_eye_distance(found)
-    return "fit" if error > 0.06 else ""

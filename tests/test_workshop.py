@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ganfit_jax import corpus, morphable, workshop
-from ganfit_jax.camera import project
-from ganfit_jax.types import Camera, Light, Observation, View
+from ganfit_jax import corpus, workshop
+from ganfit_jax.types import Camera
 
 PHOTO = Path(__file__).resolve().parents[1] / "examples" / "astronaut.png"
 SIDE = 32
@@ -167,19 +166,3 @@ def test_eyes_aim_at_the_camera(shop):
     # Nodding down (positive pitch): the eyes look up.
     nodding = aimed([np.radians(12.9), 0.0, 0.0])
     assert nodding["eyeLookUpLeft"] == pytest.approx(0.5, abs=1e-3) and nodding["eyeLookDownLeft"] == 0
-
-
-def test_fits_far_from_the_front_or_from_their_landmarks_are_dropped(shop):
-    model = shop.models.shape
-    light = Light(jnp.ones(3), jnp.ones(3), jnp.ones(3))
-
-    def verdict(yaw, shift):
-        camera = Camera(jnp.float32([0.0, np.radians(yaw), 0.0]), jnp.array([0.0, 0.0, 1000.0]), jnp.float32(1.4))
-        points = morphable.landmarks(model, model.mean, camera.rotation)
-        points = np.asarray(project(camera, points, 256)[:, :2])
-        seen = Observation(*[jnp.zeros(1)] * 7)._replace(landmarks=jnp.asarray(points))
-        return workshop.reject_fit(View(jnp.zeros(52), camera, light), seen, points + np.float32(shift))
-
-    assert verdict(0, 0.0) == "" and verdict(20, 0.5) == ""
-    assert verdict(40, 0.0) == "pose"
-    assert verdict(0, 20.0) == "fit"
