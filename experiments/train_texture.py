@@ -14,7 +14,7 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from ganfit_jax import gan, texture_data, training
+from ganfit_jax import gan, texture_data, texture_export, training
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("maps", None, "Folders of UV maps, with optional masks.", required=True)
@@ -30,15 +30,16 @@ def main(_) -> None:
     everything = texture_data.find_maps(FLAGS.maps)
     files = [file for file in everything if file.path.stem not in names]
     held_out = [file for file in everything if file.path.stem in names]
-    output = Path(FLAGS.output)
+    output, settings = Path(FLAGS.output), FLAGS.training
     if FLAGS.export:
-        graphs, state = gan.create(FLAGS.training.settings(), FLAGS.training.seed)
+        settings = training.stored(output)
+        graphs, state = gan.create(settings.settings(), settings.seed)
         _, state = training.Checkpoints(output / "checkpoints").restore(state)
     else:
         kinds = {kind: sum(file.kind == kind for file in files) for kind in ("real", "varied", "synthetic")}
         print(f"maps: {kinds}, held out: {len(held_out)}", flush=True)
-        graphs, state = training.train(FLAGS.training, files, held_out, output)
-    training.export(output / "texture.npz", graphs, state, FLAGS.training, files, FLAGS.licence)
+        graphs, state = training.train(settings, files, held_out, output)
+    texture_export.export(output / "texture.npz", graphs, state, settings, files, FLAGS.licence)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 from ganfit_jax import gan, picture, swd, texture_data
 from ganfit_jax.errors import InputError
 from ganfit_jax.files import write_bytes
+from ganfit_jax.generator import levels
 from ganfit_jax.texture_data import MapFile
 
 
@@ -56,6 +57,15 @@ class Training:
         return gan.Settings(**{f.name: getattr(self, f.name) for f in dataclasses.fields(gan.Settings)})
 
 
+def stored(folder: Path) -> Training:
+    """The settings of the run in a folder; raises InputError where there is none."""
+    try:
+        values = json.loads((folder / "settings.json").read_text())
+        return Training(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{folder}/settings.json: {error}; expected the settings of a training run") from None
+
+
 class Place(NamedTuple):
     """Where a step lies in the schedule."""
 
@@ -68,7 +78,7 @@ class Place(NamedTuple):
 
 def level_steps(training: Training) -> list[int]:
     """Steps of each level."""
-    count = gan.levels(training.side)
+    count = levels(training.side)
     for name in ("batches", "images"):
         if len(getattr(training, name)) < count or min(getattr(training, name)[:count]) < 1:
             found = getattr(training, name)
@@ -100,6 +110,7 @@ def steps(
     the losses. Data-parallel over all devices; a batch that they do not divide stays on one."""
     settings, key = training.settings(), jax.random.key(training.seed)
     done, stream, devices = start, None, jax.devices()
+    same, split = on_devices(devices[:1])
     while where := place(training, done):
         if stream is None or where.number == 0:
             seed = 1000 * training.seed + where.side

@@ -97,6 +97,25 @@ class LinearTexture(NamedTuple):
     basis: Float[Array, "n_t s s 3"]  # scaled by the standard deviations
 
 
+@dataclasses.dataclass(frozen=True)
+class GeneratorSpec:
+    """The static half of a texture generator; hashable."""
+
+    side: int  # of its maps, texels
+    graph: Hashable  # flax.nnx graph definition
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["weights", "mean", "basis"], meta_fields=["spec"])
+@dataclasses.dataclass(frozen=True)
+class GanTexture:
+    """Albedo from a generator, ``(G(mean + basis . p_t) + 1) / 2``, sRGB; `generator.Generator` is G."""
+
+    weights: Any  # pytree of G's weights
+    mean: Float[Array, "d"]  # latent of an average map
+    basis: Float[Array, "n_t d"]  # latents of one standard deviation
+    spec: GeneratorSpec
+
+
 class Fragments(NamedTuple):
     """Result of rasterization; integers only, no gradient."""
 
@@ -160,7 +179,7 @@ class Models(NamedTuple):
     """The frozen parts of a fit."""
 
     shape: ShapeModel
-    texture: Any  # LinearTexture or a texture generator
+    texture: LinearTexture | GanTexture
     recogniser: Recogniser | None
     stiffness: Any = None  # [n_e] multiplies the expression prior, unit by unit; None = 1
 

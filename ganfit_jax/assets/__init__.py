@@ -8,6 +8,9 @@ empty). The optional keys ``smooth_basis`` [m, v] and ``smooth_scale`` [m, 3] ap
 A texture model holds ``mean`` [s, s, 3] (floats in [0, 1], or uint8), ``name``, ``licence`` and either ``basis``
 [n, s, s, 3] or, smaller, its luma and colour differences (red - luma, blue - luma) at half the resolution:
 ``luma`` [n, s, s] and ``chroma`` [n, h, h, 2], times ``luma_scale`` [n] and ``chroma_scale`` [n]; ``corpus`` writes it.
+
+A texture generator holds ``widths`` (channels of the levels 4, 8, ...), ``latent_mean`` [d], ``latent_basis`` [n, d],
+``name``, ``licence`` and the generator's weights as ``generator.`` + dotted path; ``training`` writes it.
 """
 
 import hashlib
@@ -18,11 +21,14 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Float
 
 from ganfit_jax import raster
 from ganfit_jax.errors import InputError
-from ganfit_jax.types import LinearTexture, ModelInfo, Regions, ShapeModel
+from ganfit_jax.generator import Generator
+from ganfit_jax.recognition.load import fill
+from ganfit_jax.types import GanTexture, GeneratorSpec, LinearTexture, ModelInfo, Regions, ShapeModel
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # weights of red, green and blue in the luma of an sRGB colour
 _FOLDER = Path(__file__).parent
@@ -75,14 +81,28 @@ def load_shape(name_or_path: str | os.PathLike[str] = "face") -> tuple[ShapeMode
     return ShapeModel(**fields, regions=regions, neighbours=raster.neighbours(fields["faces"])), info
 
 
-def load_texture(name_or_path: str | os.PathLike[str] = "albedo") -> tuple[LinearTexture, ModelInfo]:
-    """Load a linear texture: a built-in name or the path of an npz. Raises FileNotFoundError, ValueError."""
+def load_texture(name_or_path: str | os.PathLike[str] = "albedo") -> tuple[LinearTexture | GanTexture, ModelInfo]:
+    """Load a texture model, linear or a generator: a built-in name or the path of an npz.
+
+    Raises FileNotFoundError, ValueError.
+    """
     path, arrays, info = _read(name_or_path)
+    if "latent_mean" in arrays:
+        return _generator(path, arrays), info
     small = "basis" not in arrays
     _check(path, arrays, _SMALL_TEXTURE if small else _TEXTURE)
     mean = arrays["mean"].astype(np.float32) / np.float32(255 if arrays["mean"].dtype == np.uint8 else 1)
     basis = _colours(arrays) if small else jnp.asarray(arrays["basis"], jnp.float32)
     return LinearTexture(jnp.asarray(mean), basis), info
+
+
+def _generator(path: Path, arrays: dict[str, np.ndarray]) -> GanTexture:
+    sizes = _check(path, arrays, {"latent_mean": ("d",), "latent_basis": ("n_t", "d"), "widths": ("l",)})
+    widths = tuple(int(x) for x in arrays["widths"])
+    tensors = {k.removeprefix("generator."): x for k, x in arrays.items() if k.startswith("generator.")}
+    graph, weights = fill(lambda: Generator(sizes["d"], widths, nnx.Rngs(0)), tensors, str(path))
+    mean, basis = (jnp.asarray(arrays[f"latent_{key}"], jnp.float32) for key in ("mean", "basis"))
+    return GanTexture(weights, mean, basis, GeneratorSpec(4 << (len(widths) - 1), graph))
 
 
 def _colours(arrays: dict[str, np.ndarray]) -> Float[Array, "n_t s s 3"]:

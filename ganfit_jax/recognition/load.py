@@ -53,7 +53,7 @@ def _load_dlib(path: Path) -> tuple[Recogniser, ModelInfo]:
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 != DLIB_SHA256:
         warnings.warn(f"{path}: sha256 {sha256}, expected {DLIB_SHA256}; used all the same", stacklevel=3)
-    graph, weights = _fill(DlibResNet, read(data, str(path)), str(path))
+    graph, weights = fill(DlibResNet, read(data, str(path)), str(path))
     spec = RecogniserSpec("dlib", 150, MEAN_FIVE, "euclidean", graph)
     return Recogniser(weights, spec), ModelInfo("dlib", str(path), sha256, (), "CC0-1.0")
 
@@ -77,14 +77,14 @@ def _load_npz(path: Path) -> tuple[Recogniser, ModelInfo]:
         raise ValueError(f"{path}: the entry 'divisor' is {divisor}, expected one positive number")
     head = tensors.get("head.bias", np.zeros(0))
     network = partial(NETWORKS[name], outputs=head.size, divisor=float(divisor))
-    graph, weights = _fill(network, tensors, str(path))
+    graph, weights = fill(network, tensors, str(path))
     spec = RecogniserSpec(name, 112, ARCFACE_TEMPLATE, "cosine", graph)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Recogniser(weights, spec), ModelInfo(name, str(path), sha256, (), licence)
 
 
-def _fill(network: Callable[[], Any], tensors: dict[str, np.ndarray], source: str) -> tuple[Any, Any]:
+def fill(network: Callable[[], Any], tensors: dict[str, np.ndarray], source: str) -> tuple[Any, Any]:
     """The network's static graph and its weights, float32, filled from arrays by dotted path."""
     graph, state = nnx.split(nnx.eval_shape(network))
     leaves = {".".join(map(str, path)): (path, leaf) for path, leaf in nnx.to_flat_state(state)}
