@@ -17,7 +17,7 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
-from ganfit_jax import corpus, picture, workshop
+from ganfit_jax import corpus, picture, skins, workshop
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("photos", None, "Folder of photos, searched recursively.", required=True)
@@ -52,7 +52,7 @@ def main(_) -> None:
         workshop.write_map(shop, name, mean)
     details = {name: workshop.detail(shop, name) for name in names}
     for path in sorted(Path(FLAGS.skins).glob("*.png")) if FLAGS.skins else []:
-        details |= workshop.write_skin(shop, path, np.load(FLAGS.skin_uv)["skin_uv"])
+        details |= skins.write_skin(shop, path, np.load(FLAGS.skin_uv)["skin_uv"])
     corpus.write_details(output / "maps", details)
     counts = json.dumps(corpus.report(output), indent=2)
     (output / "report.json").write_text(counts + "\n")

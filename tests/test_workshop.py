@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ganfit_jax import corpus, workshop
+from ganfit_jax import corpus, skins, workshop
 from ganfit_jax.types import Camera
 
 PHOTO = Path(__file__).resolve().parents[1] / "examples" / "astronaut.png"
@@ -126,8 +126,8 @@ def test_a_skin_is_resampled_into_the_chart(shop):
     ramp[..., 0], ramp[..., 1] = np.arange(64)[None] * 4, np.arange(64)[:, None] * 4
     file = shop.root / "young.png"
     Image.fromarray(ramp).save(file)
-    details = workshop.write_skin(shop, file, corners)
-    assert details == workshop.write_skin(shop, file, corners) == {"skin_young": 0}, "a chart that is a point"
+    details = skins.write_skin(shop, file, corners)
+    assert details == skins.write_skin(shop, file, corners) == {"skin_young": 0}, "a chart that is a point"
     file.unlink()
     maps = corpus.read_maps(shop.output / "maps", ["skin_young"])
     expected = (place[0] / 65535 * 64 - 0.5) * 4 / 255
@@ -143,7 +143,7 @@ def test_a_skin_has_the_detail_of_its_own_chart(shop):
     assert corpus.eye_span(model, corners) == pytest.approx(corpus.eye_span(model) / 2, rel=1e-4)
     file = shop.root / "half.png"
     Image.new("RGB", (40, 40)).save(file)
-    details = workshop.write_skin(shop, file, np.uint16(np.round(65535 * corners)))
+    details = skins.write_skin(shop, file, np.uint16(np.round(65535 * corners)))
     file.unlink()
     (shop.output / "maps" / "skin_half.png").unlink()
     assert details["skin_half"] in (19, 20)
