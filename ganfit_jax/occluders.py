@@ -11,14 +11,14 @@ CELL = 8
 ORIENTATIONS = 8
 
 
-def centre_mask(landmarks: Float[np.ndarray, "68 2"], size: int) -> Float[np.ndarray, "s s"]:
+def centre_mask(landmarks: Float[np.ndarray, "68 2"], size: int, reach: float = 1.08) -> Float[np.ndarray, "s s"]:
     """Soft mask in [0, 1] of the middle of the face: brows, eyes, nose, mouth and chin, where everything counts.
 
-    `landmarks` in pixels of an image of side `size`.
+    `landmarks` in pixels of an image of side `size`; the mask reaches `reach` times as far from the middle as they do.
     """
     inner, chin = landmarks[17:], landmarks[5:12]
     middle = inner.mean(0)
-    outline = np.concatenate([middle + 1.08 * (inner - middle), middle + 0.9 * (chin - middle)])
+    outline = np.concatenate([middle + reach * (inner - middle), middle + 0.9 * (chin - middle)])
     canvas = Image.new("L", (size, size))
     ImageDraw.Draw(canvas).polygon([tuple(p) for p in hull(outline)], fill=255)
     blur = 0.05 * float(np.linalg.norm(landmarks[36] - landmarks[45]))
@@ -33,13 +33,13 @@ def hull(points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "m 2"]:
 
 
 def skin_weight(
-    image: Float[np.ndarray, "s s 3"], landmarks: Float[np.ndarray, "68 2"], softness: float = 3.0
+    image: Float[np.ndarray, "s s 3"], landmarks: Float[np.ndarray, "68 2"], softness: float = 3.0, reach: float = 1.08
 ) -> Float[np.ndarray, "s s"]:
     """How much each pixel looks like this face's skin, in [0, 1]; 1 in the middle of the face.
 
     Log chroma and log brightness of cheeks and nose give a robust Gaussian; a pixel `softness` standard deviations
-    away does not count. Highlights are judged leniently. Keeps hair, glasses' temples, collars and background out of
-    the pixel term and of texture corpora.
+    away does not count. Highlights are judged leniently. `reach` as in `centre_mask`. Keeps hair, glasses' temples,
+    collars and background out of the pixel term and of texture corpora.
     """
     size = image.shape[0]
     colour = np.log(np.clip(image, 0.02, 1.0))
@@ -64,7 +64,7 @@ def skin_weight(
     likely = np.asarray(smooth.filter(ImageFilter.GaussianBlur(size / 256)), np.float32) / 255.0
     # Strict: what is half hair or half collar would be painted onto the skin.
     likely = np.clip(2.5 * likely - 1.25, 0.0, 1.0)
-    return np.maximum(likely, centre_mask(landmarks, size))
+    return np.maximum(likely, centre_mask(landmarks, size, reach))
 
 
 def eye_crop(image: Float[np.ndarray, "h w 3"], landmarks: Float[np.ndarray, "68 2"]) -> Float[np.ndarray, "40 80"]:

@@ -1,0 +1,240 @@
+"""The fitted albedo, completed with what the photos show finer: multi-band blending in the chart.
+
+The fit keeps the low frequencies, where light cannot be told from skin; the photo gives the high ones where it is seen
+well. Both meet by Laplacian pyramids (Burt and Adelson, "A Multiresolution Spline with Application to Image Mosaics",
+1983) of the log of the ratio photo / (albedo * light), so that light comes out in every band and nothing that the fit
+drew falsely stays.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from PIL import Image, ImageDraw, ImageFilter
+from scipy import ndimage
+
+from ganfit_jax import morphable, texture, unwrap
+from ganfit_jax.observe import cut
+from ganfit_jax.occluders import centre_mask, glasses_score, hull, skin_weight
+from ganfit_jax.photo import read_photo
+from ganfit_jax.pyramid import collapse, gaussian, laplacian
+from ganfit_jax.types import Light, Models, Observation, Params, ShapeModel, View
+
+SIZE = 512  # side of the completed map, texels
+BANDS = ((1.0, 1.0), (1.0, 1.0), (1.0, 0.6), (0.7, 0.2), (0.25, 0.0))
+"""Share of the photo in luma and in chroma in every band, the finest first: coloured light is smoother than skin."""
+BRIGHTER, DARKER = 0.1, 0.6  # log: how far detail may lie above and below the fit; highlights are no albedo
+LIPS = (0.1, 2.0, 8.0)  # DARKER at the mouth's opening, and where it begins and ends to rise from there, millimetres
+CORNERS = (0.1, 9.0, 16.0)  # the same around its corners
+FOREHEAD = 0.2  # DARKER where strands of hair may lie
+CENTRE = 0.97  # how far the middle of the face reaches, in extents of its landmarks
+EDGE = (0.04, 0.14)  # distance from hair and background at which skin begins to count and counts wholly
+SURE = (0.4, 0.9)  # visibility at which detail begins and is whole
+
+
+class Reading(NamedTuple):
+    """One photo at the texels."""
+
+    colour: Float[np.ndarray, "s s 3"]  # [0, 1], light included
+    light: Float[np.ndarray, "s s 3"]  # what the fit says that the albedo is multiplied with
+    weight: Float[np.ndarray, "s s"]  # how well the skin is seen, [0, 1]
+
+
+def complete(
+    albedo: Float[np.ndarray, "s s 3"],
+    readings: Sequence[Reading],
+    parts: Float[np.ndarray, "p s s"],
+    darker: Float[np.ndarray, "s s"],
+    bands: Sequence[tuple[float, float]] = BANDS,
+) -> Float[np.ndarray, "s s 3"]:
+    """The albedo map [0, 1] with detail of the photos where they see it; unchanged where they do not.
+
+    Args:
+      albedo: the fit's map, sRGB; `s` is a power of two, at least ``2 ** (len(bands) + 1)``.
+      readings: the photos at the map's texels.
+      parts: masks in {0, 1} that share no texel (skin, eyes, mouth): what one shows never reaches another.
+      darker: log; how far detail may lie below the fit.
+      bands: share that the photos have in luma and chroma of each band of the pyramid, the finest first; the rest is
+        the fit's.
+
+    Several photos: in each band they are averaged by the square of their weights, so that the one that sees a texel
+    best decides. Detail ends softly: no more than `BRIGHTER` above the fit in luma (highlights), `darker` below it.
+    """
+    log = np.log(np.clip(albedo, 0.02, 1.0))
+    ratios = [
+        np.log(np.clip(reading.colour, 0.02, 1.0)) - np.log(np.clip(reading.light, 0.1, 4.0)) - log
+        for reading in readings
+    ]
+    total = np.zeros_like(log)
+    for part in parts if readings else ():
+        seen = [reading.weight * part for reading in readings]
+        total += part[..., None] * blended(ratios, seen, bands)
+    return np.clip(np.exp(log + limited(total, darker)), 0.0, 1.0).astype(np.float32)
+
+
+def blended(
+    ratios: Sequence[Float[np.ndarray, "s s 3"]],
+    weights: Sequence[Float[np.ndarray, "s s"]],
+    bands: Sequence[tuple[float, float]],
+) -> Float[np.ndarray, "s s 3"]:
+    """Log ratios averaged band by band, each band by the weights at its own scale; nothing below the last band."""
+    details, shares = [], []
+    for ratio, weight in zip(ratios, weights, strict=True):
+        # What is not seen continues what is, so that no band has an edge there.
+        whole = unwrap.fill(ratio.astype(np.float32), (weight > 0.05).astype(np.float32))
+        details.append(laplacian(jnp.asarray(whole), len(bands) + 1)[:-1])
+        shares.append(gaussian(jnp.asarray(feathered(weight))[..., None], len(bands) + 1))
+    found = []
+    for level, (luma, chroma) in enumerate(bands):
+        share = jnp.stack([of_photo[level] for of_photo in shares])
+        mean = sum((s**2 * of_photo[level] for s, of_photo in zip(share, details, strict=True)), jnp.zeros(()))
+        mean = mean / (jnp.sum(share**2, axis=0) + 1e-6)
+        found.append(jnp.max(share, axis=0) * toned(mean, luma, chroma))
+    found.append(jnp.zeros((*shares[0][-1].shape[:2], 3)))
+    return np.asarray(collapse(found))
+
+
+def toned(band: Float[Array, "h w 3"], luma: float, chroma: float) -> Float[Array, "h w 3"]:
+    """A band of log detail with its mean over the channels, and what deviates from it, scaled apart."""
+    grey = jnp.mean(band, axis=-1, keepdims=True)
+    return luma * grey + chroma * (band - grey)
+
+
+def limited(detail: Float[np.ndarray, "s s 3"], darker: Float[np.ndarray, "s s"]) -> Float[np.ndarray, "s s 3"]:
+    """Log detail with its mean over the channels softly bounded to [-darker, BRIGHTER]; its chroma shrinks with it."""
+    grey = detail.mean(-1, keepdims=True)
+    bound = np.where(grey > 0, BRIGHTER, darker[..., None])
+    kept = bound * np.tanh(grey / bound)
+    return kept + (detail - grey) * np.clip(np.abs(kept) / np.maximum(np.abs(grey), 1e-6), 0.3, 1.0)
+
+
+def feathered(weight: Float[np.ndarray, "s s"]) -> Float[np.ndarray, "s s"]:
+    """A visibility that ends before what it covers does: eroded by the reach of the finest filter, then smoothed."""
+    certain = np.clip((weight - SURE[0]) / (SURE[1] - SURE[0]), 0.0, 1.0)
+    inside = ndimage.gaussian_filter(ndimage.grey_erosion(certain, (5, 5)), 1.5)
+    return (inside * (weight > 0)).astype(np.float32)
+
+
+def parts_of(model: ShapeModel, texels: unwrap.TexelMap) -> Float[np.ndarray, "3 s s"]:
+    """Masks of face skin, eyes and inside of the mouth in the chart."""
+    regions = jnp.stack([model.regions.face, model.regions.eyes, model.regions.mouth], axis=1)
+    face, eyes, mouth = np.moveaxis(np.asarray(unwrap.at_texels(texels, model.faces, regions)), -1, 0)
+    patch = eyes + mouth > 0.01
+    masks = np.stack([(face > 0.5) & ~patch, patch & (eyes > mouth), patch & (eyes <= mouth)])
+    return masks.astype(np.float32) * np.asarray(texels.used)[None]
+
+
+def darkest(model: ShapeModel, texels: unwrap.TexelMap, parts: Float[np.ndarray, "3 s s"]) -> Float[np.ndarray, "s s"]:
+    """How far detail may lie below the fit, log: `DARKER`, but less where dark things are likely no skin.
+
+    On the skin around the mouth's opening: the dark inside must not be painted beside the lips where the fitted mouth
+    is smaller than the photo's. And above the brows: strands of hair.
+    """
+    points = np.asarray(unwrap.at_texels(texels, model.faces, model.mean))
+    marks = np.asarray(morphable.landmarks(model, model.mean, jnp.zeros(3)))
+    bound = np.full(points.shape[:2], DARKER)
+    for places, (least, begin, end) in ((marks[60:68], LIPS), (marks[[48, 54]], CORNERS)):
+        distance = np.linalg.norm(points[:, :, None] - places[None, None], axis=-1).min(-1)
+        rise = np.clip((distance - begin) / (end - begin), 0.0, 1.0)
+        bound = np.minimum(bound, least + (DARKER - least) * rise)
+    above = np.clip((points[..., 1] - marks[17:27, 1].max() - 6.0) / 6.0, 0.0, 1.0)
+    bound = np.minimum(bound, DARKER + (FOREHEAD - DARKER) * above)
+    return np.where(parts[0] > 0.5, bound, DARKER)
+
+
+_sampled = jax.jit(unwrap.sample)
+_texel_map = jax.jit(unwrap.texel_map, static_argnames="size")
+
+
+def read(
+    model: ShapeModel,
+    texels: unwrap.TexelMap,
+    vertices: Float[Array, "v 3"],
+    view: View,
+    photo: Float[np.ndarray, "h w 3"],
+    photo_from_window: Float[np.ndarray, "2 3"],
+    landmarks: Float[np.ndarray, "68 2"],
+    size: int,
+) -> Reading:
+    """Unwraps one photo at its own resolution (a window of up to 1024 pixels).
+
+    `photo_from_window` and `landmarks` are those of the observation, whose window has `size` pixels.
+    """
+    scale = float(np.linalg.norm(photo_from_window[:, 0]))
+    times = 2 ** int(np.clip(np.ceil(np.log2(max(scale, 1e-6))), 0, max(0, np.floor(np.log2(1024 / size)))))
+    placement = np.concatenate([photo_from_window[:, :2] / times, photo_from_window[:, 2:]], axis=1)
+    image, inside = cut(photo, placement, size * times)
+    points = times * landmarks
+    skin = clear_skin(skin_weight(image, points, reach=CENTRE), points, centre_mask(points, len(image), CENTRE))
+    mask = inside * skin * without_glasses(image, points)
+    seen = _sampled(model, texels, vertices, view.camera, jnp.asarray(image), jnp.asarray(mask, jnp.float32))
+    return Reading(np.asarray(seen.colour), lambert(np.asarray(seen.normals), view.light), np.asarray(seen.weight))
+
+
+def lambert(normals: Float[np.ndarray, "s s 3"], light: Light) -> Float[np.ndarray, "s s 3"]:
+    """``ambient + colour * max(0, <n, direction>)`` at every texel, as `shading.lambert` does for pixels."""
+    direction = np.asarray(light.direction) / (np.linalg.norm(light.direction) + 1e-12)
+    return np.asarray(light.ambient) + np.asarray(light.colour) * np.maximum(normals @ direction, 0.0)[..., None]
+
+
+def clear_skin(
+    skin: Float[np.ndarray, "h h"], landmarks: Float[np.ndarray, "68 2"], centre: Float[np.ndarray, "h h"]
+) -> Float[np.ndarray, "h h"]:
+    """The part of a skin mask that lies away from what is not skin, where strands of hair are, and hangs together.
+
+    Distances are in parts of that of the outer eye corners. In the `centre` of the face (brows, eyes, mouth) only the
+    mask itself decides.
+    """
+    eyes = float(np.linalg.norm(landmarks[36] - landmarks[45]))
+    inside = np.asarray(ndimage.distance_transform_edt(skin > 0.7)) / eyes
+    labels = np.asarray(ndimage.label(inside > EDGE[0])[0])  # pyright: ignore[reportIndexIssue, reportGeneralTypeIssues]
+    column, row = np.clip(np.round(landmarks[30]).astype(int), 0, skin.shape[0] - 1)
+    same = labels == labels[row, column] if labels[row, column] else labels > 0
+    away = same * np.clip((inside - EDGE[0]) / (EDGE[1] - EDGE[0]), 0.0, 1.0)
+    return (skin * np.maximum(away, centre)).astype(np.float32)
+
+
+def without_glasses(
+    image: Float[np.ndarray, "h h 3"], landmarks: Float[np.ndarray, "68 2"]
+) -> Float[np.ndarray, "h h"]:
+    """1 where glasses would not hide the skin; 0 around the eyes of a face that likely wears some."""
+    size = image.shape[0]
+    if glasses_score(image, landmarks) < 0.0:
+        return np.ones((size, size), np.float32)
+    left, right = landmarks[36:42].mean(0), landmarks[42:48].mean(0)
+    across = right - left
+    down = np.array([-across[1], across[0]])
+    rims = [(left if x < 0 else right) + 0.55 * (x * across + y * down) for x in (-1, 1) for y in (-0.3, 0, 1)]
+    outline = hull(np.concatenate([landmarks[17:27], np.stack(rims)]))
+    canvas = Image.new("L", (size, size))
+    ImageDraw.Draw(canvas).polygon([tuple(p) for p in outline], fill=255)
+    return 1.0 - np.asarray(canvas.filter(ImageFilter.GaussianBlur(size / 100)), np.float32) / 255.0
+
+
+def with_detail(
+    models: Models, params: Params, photos: Sequence[str | Path], observations: Observation, size: int = SIZE
+) -> Float[np.ndarray, "s s 3"]:
+    """A person's fitted albedo, completed from the photos, at `size` texels (a power of two) or what holds the model's.
+
+    `params` and `observations` are those of the fit, the photos' files in the same order. Photos of weight 0 are left
+    out.
+    """
+    albedo = texture.decode(models.texture, params.identity.texture)
+    while size < albedo.shape[0]:
+        size *= 2
+    albedo = np.asarray(jax.image.resize(albedo, (size, size, 3), "cubic"))
+    texels = _texel_map(models.shape, size=size)
+    readings = []
+    for number, path in enumerate(photos):
+        view, seen = jax.tree.map(lambda x, n=number: x[n], (params.views, observations))
+        if float(seen.weight) > 0:
+            vertices = morphable.vertices(models.shape, params.identity.shape, view.expression)
+            placement, marks = np.asarray(seen.photo_from_window), np.asarray(seen.landmarks)
+            window = seen.image.shape[0]
+            readings.append(read(models.shape, texels, vertices, view, read_photo(path), placement, marks, window))
+    parts = parts_of(models.shape, texels)
+    return complete(np.clip(albedo, 0.0, 1.0), readings, parts, darkest(models.shape, texels, parts))

@@ -1,0 +1,150 @@
+"""Detail comes from the photo where it is seen, and only detail, and only there."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from ganfit_jax import assets, detail, morphable, texture
+from ganfit_jax.files import write_bytes
+from ganfit_jax.observe import to_window
+from ganfit_jax.picture import png_bytes
+from ganfit_jax.render import draw
+from ganfit_jax.types import Camera, Identity, Light, LinearTexture, Models, Observation, Params, View
+
+SIDE = 64
+RNG = np.random.default_rng(0)
+FINE = np.float32(0.05 * ndimage.gaussian_filter(RNG.normal(size=(SIDE, SIDE)), 1.0)[..., None] * np.ones(3))
+SMOOTH = np.full((SIDE, SIDE, 3), 0.5, np.float32)
+ALL = np.ones((1, SIDE, SIDE), np.float32)
+DARKER = np.full((SIDE, SIDE), 0.6)
+
+
+def reading(colour, weight=None, light=1.0):
+    weight = np.ones((SIDE, SIDE), np.float32) if weight is None else weight
+    return detail.Reading(np.float32(colour), np.full((SIDE, SIDE, 3), light, np.float32), weight)
+
+
+def completed(*readings, parts=ALL, darker=DARKER):
+    return detail.complete(SMOOTH, readings, parts, darker)
+
+
+def high(image):
+    """What is finer than the bands that are kept."""
+    return image - ndimage.gaussian_filter(image, (1.5, 1.5, 0))
+
+
+def test_detail_of_the_photo_appears_and_its_light_does_not():
+    x = np.linspace(0.6, 1.2, SIDE)[None, :, None]
+    found = completed(reading(x * (SMOOTH + FINE)))
+    inner = (slice(8, -8), slice(8, -8))
+    agreement = np.corrcoef(high(found)[inner].ravel(), high(SMOOTH + FINE)[inner].ravel())[0, 1]
+    assert agreement > 0.95
+    drift = ndimage.gaussian_filter(found, (8, 8, 0))[inner]
+    assert np.abs(drift - 0.5).max() < 0.06, "the ramp of light stays out"
+
+
+def test_the_light_of_the_fit_is_divided_out():
+    light = np.where(np.arange(SIDE) < SIDE // 2, 0.6, 1.0)[None, :, None] * np.ones((SIDE, SIDE, 3))
+    lit = detail.Reading(np.float32(light * (SMOOTH + FINE)), np.float32(light), np.ones((SIDE, SIDE), np.float32))
+    assert completed(lit) == pytest.approx(completed(reading(SMOOTH + FINE)), abs=1e-4)
+
+
+def test_nothing_changes_where_nothing_is_seen_and_the_seam_is_smooth():
+    weight = np.zeros((SIDE, SIDE), np.float32)
+    weight[:, : SIDE // 2] = 1
+    wild = np.where(weight[..., None] > 0, SMOOTH + FINE, 0.0)
+    found = completed(reading(wild, weight))
+    assert found[:, SIDE // 2 + 16 :] == pytest.approx(SMOOTH[:, SIDE // 2 + 16 :], abs=0.02)
+    assert np.abs(found[:, :24] - SMOOTH[:, :24]).mean() > 0.005
+    step = np.abs(np.diff(found.mean((0, 2))))
+    assert step[SIDE // 2 - 4 : SIDE // 2 + 4].max() < 2 * step[4 : SIDE // 2 - 4].max()
+    assert completed(reading(wild, 0 * weight)) == pytest.approx(SMOOTH, abs=1e-6)
+    assert completed() == pytest.approx(SMOOTH, abs=1e-6)
+
+
+def test_one_part_does_not_reach_another():
+    parts = np.zeros((2, SIDE, SIDE), np.float32)
+    parts[0, :, : SIDE // 2], parts[1, :, SIDE // 2 :] = 1, 1
+    dark = SMOOTH.copy()
+    dark[:, SIDE // 2 :] = 0.1
+    assert completed(reading(dark), parts=parts) == pytest.approx(SMOOTH, abs=0.01)
+    assert np.abs(completed(reading(dark)) - SMOOTH)[:, SIDE // 2 - 6 : SIDE // 2].max() > 0.03
+
+
+def test_highlights_and_dark_things_are_bounded():
+    spots = SMOOTH.copy()
+    spots[20:23, 20:23], spots[40:43, 40:43] = 1.0, 0.05
+    found = completed(reading(spots), darker=np.full((SIDE, SIDE), 0.2))
+    assert found.max() < 0.5 * np.exp(detail.BRIGHTER) + 1e-3
+    assert found.min() > 0.5 * np.exp(-0.2) - 1e-3
+    assert found.max() > 0.53 and found.min() < 0.43, "but shown"
+
+
+def test_the_photo_that_sees_a_texel_best_decides():
+    other = np.float32(0.05 * ndimage.gaussian_filter(RNG.normal(size=(SIDE, SIDE)), 1.0)[..., None] * np.ones(3))
+    well, badly = np.ones((SIDE, SIDE), np.float32), np.full((SIDE, SIDE), 0.5, np.float32)
+    found = completed(reading(SMOOTH + FINE, well), reading(SMOOTH + other, badly))
+    shares = [np.corrcoef(high(found).ravel(), high(x).ravel())[0, 1] for x in (FINE, other)]
+    assert shares[0] > 0.95 and abs(shares[1]) < 0.3
+    both = completed(reading(SMOOTH + FINE), reading(SMOOTH + other))
+    assert both == pytest.approx(completed(reading(SMOOTH + (FINE + other) / 2)), abs=0.01)
+
+
+def test_strands_and_islands_are_no_clear_skin():
+    skin = np.zeros((100, 100), np.float32)
+    skin[30:90, 20:80] = 1
+    skin[10:16, 45:55] = 1  # between strands of hair
+    marks = np.full((68, 2), 50.0)
+    marks[36], marks[45], marks[30] = (25, 50), (75, 50), (50, 60)
+    found = detail.clear_skin(skin, marks, np.zeros((100, 100), np.float32))
+    assert found[60, 50] == 1 and found[31, 50] < 0.1 and not found[10:16].any()
+    centre = np.zeros((100, 100), np.float32)
+    centre[31, 50] = 1
+    assert detail.clear_skin(skin, marks, centre)[31, 50] == 1
+
+
+def test_parts_share_no_texel_and_dark_things_are_bounded_at_the_mouth():
+    model, _ = assets.load_shape()
+    texels = jax.jit(detail.unwrap.texel_map, static_argnames="size")(model, size=SIDE)
+    parts = detail.parts_of(model, texels)
+    assert parts.sum(0).max() == 1 and (parts.sum((1, 2)) > 20).all()
+    bound = detail.darkest(model, texels, parts)
+    assert bound.max() == detail.DARKER and bound.min() < 0.2
+    assert (bound[(parts[1] + parts[2]) > 0] == detail.DARKER).all()
+
+
+@pytest.mark.slow
+def test_a_photo_gives_a_person_its_moles(tmp_path):
+    """A face rendered with moles that the fit's albedo lacks: they come back at their texels."""
+    shape, _ = assets.load_shape()
+    side, size = 128, 256
+    plain = np.full((side, side, 3), 0.6, np.float32) * np.float32([1.0, 0.8, 0.7])
+    moles = plain.copy()
+    for row, column in ((70, 46), (72, 80), (106, 63)):
+        moles[row : row + 3, column : column + 3] *= 0.6
+    models = Models(shape, LinearTexture(jnp.asarray(plain), jnp.zeros((1, side, side, 3))), None)
+    camera = Camera(jnp.array([0.0, 0.1, 0.0]), jnp.array([0.0, -25.0, 1000.0]), jnp.log(jnp.float32(3.6)))
+    light = Light(jnp.array([0.4, 0.4, 1.0]), jnp.full(3, 0.5), jnp.full(3, 0.6))
+    view = View(jnp.zeros(shape.expression_basis.shape[0]), camera, light)
+    identity = Identity(jnp.zeros(shape.identity_basis.shape[0]), jnp.zeros(1))
+    drawn = jax.jit(draw, static_argnames="size")(
+        shape, morphable.vertices(shape, identity.shape, view.expression), jnp.asarray(moles), camera, light, size, 0.2
+    )
+    write_bytes(tmp_path / "photo.png", png_bytes(np.asarray(drawn.image)))
+    placement = np.eye(2, 3, dtype=np.float32)
+    marks = jnp.asarray(to_window(placement, np.asarray(drawn.landmarks)), jnp.float32)
+    ones = jnp.ones(())
+    seen = Observation(drawn.image, marks, jnp.ones(68), jnp.ones((size, size)), jnp.asarray(placement), None, ones)
+    one = jax.tree.map(lambda x: x[None], (view, seen))
+    found = detail.with_detail(models, Params(identity, one[0]), [tmp_path / "photo.png"], one[1], size=side)
+    assert found.shape == (side, side, 3)
+    before = np.asarray(texture.decode(models.texture, identity.texture))
+    for row, column in ((70, 46), (72, 80), (106, 63)):
+        assert found[row + 1, column + 1].mean() < 0.85 * before[row + 1, column + 1].mean()
+    rest = np.abs(found - before).mean(-1)
+    assert np.median(rest) < 0.01
+    ignored = one[1]._replace(weight=jnp.zeros(1))
+    same = detail.with_detail(models, Params(identity, one[0]), [tmp_path / "photo.png"], ignored, size=side)
+    assert same == pytest.approx(before, abs=1e-5)
