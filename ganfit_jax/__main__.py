@@ -75,6 +75,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], Any, Config]:
     flags.DEFINE_string("preset", "fast", f"Settings: {', '.join(PRESETS)}.", flag_values=values)
     flags.DEFINE_list("landmarks", None, "Files with 68 points (.txt, .pts), one for each photo.", flag_values=values)
     flags.DEFINE_integer("face", None, "Which face, from 0, left to right; default: the largest.", flag_values=values)
+    flags.DEFINE_bool("detail", False, "Completes the albedo with detail of the photos.", flag_values=values)
     flags.DEFINE_bool("help", False, "Shows this help.", short_name="h", flag_values=values)
     override = [argument for argument in rest if argument.startswith(("--config.", "-config."))]
     try:
@@ -130,7 +131,14 @@ def run(arguments: Sequence[str]) -> int:
     folder = prepare_folder(values.output)
     begun = time.perf_counter() - started
     result = fit_photos(photos, config, values.landmarks, values.face, progress())
-    metrics = write_results(result._replace(seconds={"start": begun, **result.seconds}), folder)
+    seconds, albedo = {"start": begun, **result.seconds}, None
+    if values.detail:
+        from ganfit_jax.detail import with_detail
+
+        clock = time.perf_counter()
+        albedo = with_detail(result.models, result.fit.params, result.photos, result.observations)
+        seconds["detail"] = time.perf_counter() - clock
+    metrics = write_results(result._replace(seconds=seconds), folder, albedo)
     for photo, note in zip(result.photos, result.notes, strict=True):
         print(f"{photo}: {note}")
     for photo, figures in metrics["photos"].items():

@@ -111,20 +111,27 @@ def name_of(base: str, number: int, count: int) -> str:
     return f"{base}.png" if number == 0 or count == 1 else f"{base}_{number + 1}.png"
 
 
-def write_results(result: Result, folder: str | Path) -> dict[str, Any]:
+def write_results(
+    result: Result, folder: str | Path, albedo: Float[Array | np.ndarray, "s s 3"] | None = None
+) -> dict[str, Any]:
     """Writes meshes, parameters, pictures, metrics and the report; returns the metrics.
 
     The metrics' seconds are the result's, the time it took to write all but the last two files, and the total.
 
     Files: mesh.glb, mesh.obj + mesh.mtl + albedo.png, fit.npz, photo.png, render.png and comparison.png (further photos
     as photo_2.png and so on), losses.png, metrics.json, report.html.
+
+    With an `albedo` (``detail.with_detail``), meshes and pictures show it instead of the fit's own; the figures of the
+    metrics and fit.npz are always the fit's.
     """
     started, folder = time.perf_counter(), prepare_folder(folder)
     models, params, count = result.models, result.fit.params, len(result.photos)
-    albedo = jax.jit(texture.decode)(models.texture, params.identity.texture)
+    fitted = jax.jit(texture.decode)(models.texture, params.identity.texture)
+    albedo = fitted if albedo is None else jnp.asarray(albedo)
     views = [jax.tree.map(lambda x, n=n: x[n], params.views) for n in range(count)]
     shown = [pictures(models, params, views[n], result.observations.image[n], albedo) for n in range(count)]
     metrics: dict[str, Any] = {"photos": {}, "faces": {}, "ok": bool(result.fit.ok)}
+    metrics["albedo"] = {"figures": "fitted", "pictures": "fitted" if albedo is fitted else "completed from the photos"}
     pages = []
     for n, (photo, picture) in enumerate(zip(result.photos, shown, strict=True)):
         observed = jax.tree.map(lambda x, n=n: x[n], result.observations)
@@ -132,9 +139,12 @@ def write_results(result: Result, folder: str | Path) -> dict[str, Any]:
         for base, image in (("photo", observed.image), ("render", picture.render), ("comparison", strip)):
             save_png(folder / name_of(base, n, count), image)
         name = Path(photo).name if count == 1 else f"{n + 1}: {Path(photo).name}"
+        if albedo is not fitted:
+            plain = draw_person(models, params, views[n], views[n].light, fitted, observed.image.shape[0])
+            picture = picture._replace(render=plain.image)
         metrics["photos"][name] = photo_metrics(models, picture, observed)
         metrics["faces"][name] = result.notes[n]
-        pages.append(ReportPhoto(Path(photo).name, observed.image, picture.render, strip))
+        pages.append(ReportPhoto(Path(photo).name, observed.image, shown[n].render, strip))
     metrics["terms"] = {name: float(values[-1]) for name, values in result.fit.trace.items()}
     neutral = morphable.vertices(models.shape, params.identity.shape, jnp.zeros_like(params.views.expression[0]))
     expression, names = params.views.expression[0], result.infos["shape"].expressions

@@ -87,6 +87,22 @@ def test_metrics_of_a_perfect_fit(written):
 
 
 @pytest.mark.slow
+def test_a_completed_albedo_is_shown_but_the_figures_are_the_fits(result, written, tmp_path):
+    completed = np.full((32, 32, 3), [0.9, 0.1, 0.1], np.float32)
+    metrics = results.write_results(result, tmp_path, completed)
+    before, folder = written
+    assert metrics["photos"] == before["photos"]
+    assert before["albedo"] == {"figures": "fitted", "pictures": "fitted"}
+    assert metrics["albedo"] == {"figures": "fitted", "pictures": "completed from the photos"}
+    with Image.open(tmp_path / "albedo.png") as image:
+        assert np.asarray(image)[0, 0].tolist() == [230, 26, 26]
+    for name in ("render.png", "comparison.png", "mesh.glb", "report.html"):
+        assert (tmp_path / name).read_bytes() != (folder / name).read_bytes()
+    stored = load_fit(tmp_path / "fit.npz")
+    assert np.asarray(stored.params.identity.texture) == pytest.approx(np.asarray(result.fit.params.identity.texture))
+
+
+@pytest.mark.slow
 def test_metrics_of_a_wrong_fit_are_worse(result):
     view, observed = (jax.tree.map(lambda x: x[0], x) for x in (result.fit.params.views, result.observations))
     moved = view._replace(camera=view.camera._replace(translation=view.camera.translation + jnp.array([9.0, 0.0, 0.0])))
