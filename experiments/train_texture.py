@@ -11,10 +11,11 @@ generator is written to ``texture.npz``, which ``ganfit --config.texture_model=r
 
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ganfit_jax import gan, texture_data, texture_export, training
+from ganfit_jax import checkpoints, gan, texture_data, texture_export, training
+from ganfit_jax.errors import one_line
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("maps", None, "Folders of UV maps, with optional masks.", required=True)
@@ -26,6 +27,7 @@ config_flags.DEFINE_config_dataclass("training", training.Training())
 
 
 def main(_) -> None:
+    logging.set_verbosity(logging.WARNING)  # orbax reports every write
     names = Path(FLAGS.held_out).read_text().split() if FLAGS.held_out else []
     everything = texture_data.find_maps(FLAGS.maps)
     files = [file for file in everything if file.path.stem not in names]
@@ -34,7 +36,7 @@ def main(_) -> None:
     if FLAGS.export:
         settings = training.stored(output)
         graphs, state = gan.create(settings.settings(), settings.seed)
-        _, state = training.Checkpoints(output / "checkpoints").restore(state)
+        _, state = checkpoints.Checkpoints(output / "checkpoints").restore(state)
     else:
         kinds = {kind: sum(file.kind == kind for file in files) for kind in ("real", "varied", "synthetic")}
         print(f"maps: {kinds}, held out: {len(held_out)}", flush=True)
@@ -43,4 +45,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(one_line(main))

@@ -1,5 +1,11 @@
 """The one exception of the door: what a person gave cannot be used."""
 
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 
 class InputError(ValueError):
     """A file, photo, flag or model that cannot be used.
@@ -7,3 +13,17 @@ class InputError(ValueError):
     The message is one line that names the file or key, what was found and what was expected; the command prints it
     and ends with exit code 2.
     """
+
+
+def one_line(main: Callable[[Any], None]) -> Callable[[Any], None]:
+    """`main` of a runner, ending with one line and exit code 2 on an `InputError`, 1 on a full disk and the like."""
+
+    @functools.wraps(main)
+    def run(arguments: Any) -> None:
+        try:
+            main(arguments)
+        except (InputError, OSError) as error:
+            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+            sys.exit(2 if isinstance(error, InputError) else 1)
+
+    return run

@@ -121,12 +121,11 @@ def penalty(score: Any, real: Float[Array, "n s s c"], fake: Float[Array, "n s s
     return jnp.mean((jnp.sqrt(jnp.sum(gradient**2, axis=(1, 2, 3)) + 1e-12) - 1.0) ** 2)
 
 
-def difference(
-    a: Float[Array, "n s s 3"], b: Float[Array, "n s s 3"], weight: Float[Array, "n s s"]
-) -> Float[Array, ""]:
-    """L1 distance of maps over seen texels, the mean over an image pyramid down to 8 x 8, scaled by the root of the
-    number of values: its gradient is then about as long as that of a critic with slope 1."""
-    delta, weight, terms = (a - b) * weight[..., None], weight[..., None], []
+def difference(a: Float[Array, "n s s 4"], b: Float[Array, "n s s 4"]) -> Float[Array, ""]:
+    """L1 distance, over seen texels, of maps as `seen` gives them, both through the same visibility; the mean over an
+    image pyramid down to 8 x 8, scaled by the root of the number of values: its gradient is then about as long as
+    that of a critic with slope 1."""
+    delta, weight, terms = (a - b)[..., :3], b[..., 3:], []
     scale = (3.0 * a.shape[1] * a.shape[2]) ** 0.5
     while True:
         terms.append(jnp.sum(jnp.abs(delta)) / (3.0 * jnp.sum(weight) + 1e-6))
@@ -150,7 +149,9 @@ def step(
     count, side, kind = batch.albedo.shape[0], batch.albedo.shape[1], dtype(settings)
     keys = jax.random.split(key, 7)
     plain = seen(2.0 * batch.albedo - 1.0, batch.weight)
-    real = augment(keys[0], fade(plain, alpha), settings.policy)
+    faded = fade(plain, alpha)
+    weight = faded[..., 3]  # generated maps are seen through it too: the critic must not know them by their edges
+    real = augment(keys[0], faded, settings.policy)
     coded = count // 2 if settings.reconstruction else 0
 
     def latents(encoder: Any, key: PRNGKeyArray) -> Float[Array, "n d"]:
@@ -167,7 +168,7 @@ def step(
         return nnx.merge(graphs.critic, critic)(images, alpha, kind)[:, 0]
 
     old = state.weights
-    fake = augment(keys[2], seen(paint(old.generator, old.encoder, keys[1]), batch.weight), settings.policy)
+    fake = augment(keys[2], seen(paint(old.generator, old.encoder, keys[1]), weight), settings.policy)
 
     def critic_loss(critic: Any) -> tuple[Array, dict[str, Array]]:
         of_real, of_fake = score(critic, real), score(critic, fake)
@@ -180,12 +181,11 @@ def step(
     critic, critic_moments = update(old.critic, gradient, state.moments.critic, settings.rate)
 
     def generator_loss(weights: tuple[Any, Any]) -> tuple[Array, dict[str, Array]]:
-        images = paint(*weights, keys[4])
-        scores = score(critic, augment(keys[5], seen(images, batch.weight), settings.policy))
+        images = seen(paint(*weights, keys[4]), weight)
+        scores = score(critic, augment(keys[5], images, settings.policy))
         terms = {"generator": -jnp.mean(scores)}
         if coded:
-            target = fade(2.0 * batch.albedo[:coded] - 1.0, alpha)
-            terms["reconstruction"] = difference(images[:coded], target, batch.weight[:coded])
+            terms["reconstruction"] = difference(images[:coded], faded[:coded])
         return terms["generator"] + settings.reconstruction * terms.get("reconstruction", 0.0), terms
 
     gradient, more = jax.grad(generator_loss, has_aux=True)((old.generator, old.encoder))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
+from ganfit_jax.errors import InputError
 from ganfit_jax.recognition.layers import convolve
 
 SLOPE = 0.2
@@ -22,7 +23,7 @@ SLOPE = 0.2
 def channels(side: int, base: int, widest: int) -> tuple[int, ...]:
     """Channels of the levels 4, 8, ... `side`: ``min(widest, base / level)``. Paper size: base 8192, widest 512."""
     if side < 4 or side & (side - 1):
-        raise ValueError(f"side {side}: expected a power of two of at least 4")
+        raise InputError(f"side {side}: expected a power of two of at least 4")
     return tuple(max(1, min(widest, base // (4 << level))) for level in range(levels(side)))
 
 

@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from ganfit_jax import gan, picture, swd, texture_data
+from ganfit_jax.checkpoints import Checkpoints
 from ganfit_jax.errors import InputError
 from ganfit_jax.files import write_bytes
 from ganfit_jax.generator import levels
@@ -60,8 +61,8 @@ class Training:
 def stored(folder: Path) -> Training:
     """The settings of the run in a folder; raises InputError where there is none."""
     try:
-        values = json.loads((folder / "settings.json").read_text())
-        return Training(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        read: dict[str, Any] = json.loads((folder / "settings.json").read_text())
+        return Training(**{name: tuple(x) if isinstance(x, list) else x for name, x in read.items()})
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{folder}/settings.json: {error}; expected the settings of a training run") from None
 
@@ -129,45 +130,6 @@ def steps(
         yield done, where, state, losses
 
 
-def flat(state: gan.GanState) -> dict[str, Array]:
-    """The state's arrays by name."""
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
-
-
-class Checkpoints:
-    """The newest states of a run, kept by orbax under a folder."""
-
-    def __init__(self, folder: Path):
-        import orbax.checkpoint as ocp
-
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
-        self.manager = ocp.CheckpointManager(folder.absolute(), options=options)
-        self.save_args, self.restore_args = ocp.args.StandardSave, ocp.args.StandardRestore
-
-    def save(self, step: int, state: gan.GanState) -> None:
-        """Writes in the background; a broken write leaves the checkpoint before it."""
-        self.manager.save(step, args=self.save_args(flat(state)))
-
-    def restore(self, state: gan.GanState) -> tuple[int, gan.GanState]:
-        """The steps done and the newest state, like `state`; 0 and `state` itself where there is none."""
-        step = self.manager.latest_step()
-        if step is None:
-            return 0, state
-        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), flat(state))
-        try:
-            arrays = self.manager.restore(step, args=self.restore_args(target))
-        except (ValueError, KeyError, TypeError) as error:
-            line = " ".join(str(error).split())[:200]
-            where = self.manager.directory / str(step)
-            raise InputError(f"{where}: not a state of these networks ({line}); expected the run's own") from None
-        return step, jax.tree.unflatten(jax.tree.structure(state), [arrays[name] for name in flat(state)])
-
-    def close(self) -> None:
-        """Waits until everything is written."""
-        self.manager.wait_until_finished()
-        self.manager.close()
-
-
 @partial(jax.jit, static_argnames=("graph", "side"))
 def painted(graph: Any, weights: Any, latents: Float[Array, "n d"], side: int, alpha: Float[Array, ""]) -> Array:
     """Maps [n, side, side, 3], sRGB in [0, 1]."""
@@ -206,12 +168,13 @@ def train(
 
     output.mkdir(parents=True, exist_ok=True)
     (output / "samples").mkdir(exist_ok=True)
-    write_bytes(output / "settings.json", (json.dumps(dataclasses.asdict(training), indent=2) + "\n").encode())
     graphs, state = gan.create(training.settings(), training.seed)
     checkpoints = Checkpoints(output / "checkpoints")
     done, state = checkpoints.restore(state)
+    write_bytes(output / "settings.json", (json.dumps(dataclasses.asdict(training), indent=2) + "\n").encode())
     counts = [s * b for s, b in zip(level_steps(training), training.batches, strict=False)]
-    writer = SummaryWriter(str(output))
+    forget(output / "log.jsonl", done)
+    writer = SummaryWriter(str(output), purge_step=done + 1)
     bar = tqdm(
         total=sum(counts),
         initial=images_shown(training, done),
@@ -247,6 +210,13 @@ def images_shown(training: Training, done: int) -> int:
         total += min(done, steps_) * batch
         done -= min(done, steps_)
     return total
+
+
+def forget(log: Path, done: int) -> None:
+    """Drops the lines of a log that a killed run wrote after its newest checkpoint: they will be written again."""
+    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+    kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= done]
+    write_bytes(log, "".join(kept).encode())
 
 
 def record(writer: Any, log: Any, number: int, where: Place, values: dict[str, float]) -> None:
