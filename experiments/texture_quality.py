@@ -3,9 +3,8 @@
   python experiments/texture_quality.py --maps=CORPUS/maps --held_out=held_out_maps.txt --model=texture.npz \\
       --output=runs/quality
 
-Expected: some minutes on two CPU cores. Writes results.json, reconstructions.png (original | linear with as many
-coefficients | linear with 100 | model) and neighbours.png (each sample beside its closest training map). "linear" has
-as many coefficients as the model has, or as many as its maps and their mirror images allow.
+Expected: some minutes on two CPU cores. Writes results.json, reconstructions.png (original | model | linear with as
+many coefficients, or what its maps allow | linear with 100) and neighbours.png (samples beside their closest maps).
 """
 
 import json

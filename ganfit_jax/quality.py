@@ -39,7 +39,7 @@ class Nearest(NamedTuple):
 
     which: Int[np.ndarray, "n"]
     mirrored: Bool[np.ndarray, "n"]  # whether it is closest when its left and right are exchanged
-    distance: Float[np.ndarray, "n"]  # root of the mean squared difference
+    distance: Float[np.ndarray, "n"]
 
 
 @partial(jax.jit, static_argnames="levels")
@@ -195,8 +195,9 @@ def nearest(
 ) -> Nearest:
     """Which map each sample is closest to, mirror images included; a generator that memorises is close to one.
 
-    Distance: root of the weighted mean of the squared difference, less the square of the difference's own weighted mean
-    in each channel, so that the tone of the skin does not decide. The weight of a texel is the product of both.
+    Distance: root of ``2 - 2 r`` with the weighted correlation r of both maps, each channel less its mean: the root
+    mean squared difference of maps of equal tone and contrast, so that these do not decide. Range: [0, 2]. The weight
+    of a texel is the product of both weights.
     """
     count = len(samples)
     ones = np.ones(np.shape(samples)[:3]) if sample_weights is None else np.asarray(sample_weights)
@@ -206,13 +207,15 @@ def nearest(
         theirs, other = np.asarray(maps, np.float32)[:, :, ::flip], np.asarray(weights, np.float32)[:, :, ::flip]
         mine, yours = own.reshape(count, -1), other.reshape(len(maps), -1)
         total = mine @ yours.T + 1e-6
-        squared = np.zeros_like(total)
+        together, variances = np.zeros_like(total), [np.zeros_like(total), np.zeros_like(total)]
         for channel in range(3):
             a, b = ours[..., channel].reshape(count, -1), theirs[..., channel].reshape(len(maps), -1)
-            apart = (mine * a) @ yours.T - mine @ (yours * b).T
-            square = (mine * a**2) @ yours.T - 2.0 * (mine * a) @ (yours * b).T + mine @ (yours * b**2).T
-            squared += square / total - (apart / total) ** 2
-        distances.append(np.sqrt(np.maximum(squared / 3.0, 0.0)))
+            means = (mine * a) @ yours.T / total, mine @ (yours * b).T / total
+            squares = (mine * a**2) @ yours.T / total, mine @ (yours * b**2).T / total
+            together += (mine * a) @ (yours * b).T / total - means[0] * means[1]
+            variances = [v + s - m**2 for v, s, m in zip(variances, squares, means, strict=True)]
+        correlation = together / np.sqrt(np.maximum(variances[0] * variances[1], 1e-12))
+        distances.append(np.sqrt(np.clip(2.0 - 2.0 * correlation, 0.0, 4.0)))
     index = np.minimum(*distances).argmin(1)
     plain, turned = (d[np.arange(count), index] for d in distances)
     return Nearest(index, turned < plain, np.minimum(plain, turned))
