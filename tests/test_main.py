@@ -98,7 +98,7 @@ def test_settings_come_from_presets_files_and_flags(tmp_path):
     photos, values, config = command.parse(["a.jpg", "b.jpg", "--output=x", "--config.weights.identity=0"])
     assert photos == ["a.jpg", "b.jpg"] and values.output == "x" and config.weights.identity == 0
     _, _, config = command.parse(["a.jpg", "--preset=paper", "--config.seed", "5"])
-    assert config.weights.content == 50 and config.seed == 5
+    assert config.weights.identity == 2 and config.size == 512 and config.seed == 5
     file = tmp_path / "mine.py"
     file.write_text(
         "from ganfit_jax.config import Config\n\ndef get_config():\n    c = Config()\n    c.size = 128\n    return c\n"
