@@ -7,8 +7,11 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from ganfit_jax import assets, morphable
+from ganfit_jax.generator import Generator
+from ganfit_jax.types import GanTexture
 
 CONVERTER = Path(__file__).resolve().parents[1] / "third_party" / "makehuman"
 TINY = {"mean": np.full((4, 4, 3), 0.5, np.float16), "basis": np.ones((2, 4, 4, 3), np.float16)}
@@ -198,6 +201,53 @@ def test_textures_as_floats_and_as_luma_and_chroma(tmp_path):
     assert 0.299 * red + 0.587 * green + 0.114 * blue == pytest.approx(1.0)
     with pytest.raises(ValueError, match="'basis': expected"):
         assets.load_texture(change(TINY, tmp_path / "c.npz", basis=np.ones((2, 5, 4, 3))))
+
+
+def tiny_generator():
+    """The arrays of a generator's file: latent 6, up to 8 x 8."""
+    state = nnx.to_flat_state(nnx.split(Generator(6, (5, 4), nnx.Rngs(0)))[1])
+    weights = {"generator." + ".".join(map(str, path)): np.float16(leaf[...]) for path, leaf in state}
+    arrays = {"latent_mean": np.zeros(6, np.float16), "latent_basis": np.eye(3, 6, dtype=np.float16)}
+    names = {"name": np.array("tiny"), "licence": np.array("CC0"), "widths": np.int32([5, 4])}
+    return arrays | names | weights
+
+
+def test_a_texture_generator(tmp_path):
+    arrays = tiny_generator()
+    model, info = assets.load_texture(change(arrays, tmp_path / "a.npz"))
+    assert isinstance(model, GanTexture) and model.spec.side == 8 and info.name == "tiny"
+    assert model.basis.shape == (3, 6) and model.mean.dtype == model.basis.dtype == jnp.float32
+    kernel = model.weights["blocks"][0]["first"]["kernel"][...]
+    np.testing.assert_array_equal(kernel, np.float32(arrays["generator.blocks.0.first.kernel"]))
+    again, _ = assets.load_texture(tmp_path / "a.npz")
+    assert hash(again.spec) == hash(model.spec) and again.spec == model.spec, "compiled programs are found again"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"generator.blocks.0.first.kernel": None}, "1 missing weights, the first is blocks.0.first.kernel"),
+        ({"generator.blocks.7.first.kernel": np.zeros((3, 3, 5, 4))}, "1 unknown weights, .*blocks.7.first.kernel"),
+        ({"widths": np.int32([5])}, "unknown weights"),
+        ({"widths": np.int32([5, 4, 3])}, "missing weights"),
+        ({"widths": np.int32([5, 3])}, r"expected float of shape \(.*3"),
+        ({"widths": np.int32([])}, "'widths': expected .*positive"),
+        ({"widths": np.int32([5, 0])}, "'widths': expected .*positive"),
+        ({"widths": np.float32([5, 4])}, "'widths': expected .*positive"),
+        ({"widths": None}, "'widths': expected an array .*found no such key"),
+        ({"latent_basis": None}, "'latent_basis': expected an array .*found no such key"),
+        ({"latent_basis": np.zeros((3, 7))}, r"'latent_basis': expected \[n_t, 6\], found \[3, 7\]"),
+        ({"latent_mean": np.zeros(7), "latent_basis": np.zeros((3, 7))}, "dense.kernel is .*expected float of shape"),
+        ({"latent_mean": np.full(6, np.nan)}, "'latent_mean': expected finite numbers"),
+        ({"generator.first.bias": np.float16([0, 0, np.nan, 0, 0])}, "first.bias holds values that are not finite"),
+        ({"generator.first.bias": np.zeros(5, np.int32)}, "first.bias is int32"),
+    ],
+)
+def test_wrong_generator_files(tmp_path, values, message):
+    path = change(tiny_generator(), tmp_path / "wrong.npz", **values)
+    with pytest.raises(ValueError, match=message) as caught:
+        assets.load_texture(path)
+    assert "wrong.npz" in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.slow

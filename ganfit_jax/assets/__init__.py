@@ -98,7 +98,10 @@ def load_texture(name_or_path: str | os.PathLike[str] = "albedo") -> tuple[Linea
 
 def _generator(path: Path, arrays: dict[str, np.ndarray]) -> GanTexture:
     sizes = _check(path, arrays, {"latent_mean": ("d",), "latent_basis": ("n_t", "d"), "widths": ("l",)})
-    widths = tuple(int(x) for x in arrays["widths"])
+    found = arrays["widths"]
+    if not np.issubdtype(found.dtype, np.integer) or not found.size or found.min() < 1:
+        raise InputError(f"{path}: key 'widths': expected positive integers, one a level, found {found.tolist()}")
+    widths = tuple(int(x) for x in found)
     tensors = {k.removeprefix("generator."): x for k, x in arrays.items() if k.startswith("generator.")}
     graph, weights = fill(lambda: Generator(sizes["d"], widths, nnx.Rngs(0)), tensors, str(path))
     mean, basis = (jnp.asarray(arrays[f"latent_{key}"], jnp.float32) for key in ("mean", "basis"))
