@@ -41,6 +41,7 @@ class Settings:
     policy: tuple[str, ...] = ()  # augmentations of real and generated maps alike: `augment.augment`
     reconstruction: float = 1.0  # 1 = pulls at a map as hard as the critic does; 0 = no encoder
     encoder: int = 64  # the encoder looks at maps shrunk to this side
+    adversarial: int = 4  # the critic takes part from this side on; below it encoder and generator learn to reconstruct
     bfloat16: bool = False
 
 
@@ -64,7 +65,11 @@ class Batch(NamedTuple):
 
 
 def create(settings: Settings, seed: int) -> tuple[Networks, GanState]:
-    """Static graphs and the state before the first step."""
+    """Static graphs and the state before the first step. Raises ValueError where a level would learn nothing."""
+    if settings.adversarial > 4 and not settings.reconstruction:
+        raise ValueError(
+            f"adversarial = {settings.adversarial}: expected 4, since without an encoder only the critic teaches"
+        )
     rngs = nnx.Rngs(seed)
     widths = channels(settings.side, settings.base, settings.widest)
     narrow = tuple(max(1, round(settings.critic * width)) for width in widths)
@@ -151,8 +156,8 @@ def step(
     plain = seen(2.0 * batch.albedo - 1.0, batch.weight)
     faded = fade(plain, alpha)
     weight = faded[..., 3]  # generated maps are seen through it too: the critic must not know them by their edges
-    real = augment(keys[0], faded, settings.policy)
-    coded = count // 2 if settings.reconstruction else 0
+    compared = side >= settings.adversarial
+    coded = (count // 2 if compared else count) if settings.reconstruction else 0
 
     def latents(encoder: Any, key: PRNGKeyArray) -> Float[Array, "n d"]:
         drawn = jax.random.normal(key, (count - coded, settings.latent))
@@ -167,8 +172,7 @@ def step(
     def score(critic: Any, images: Float[Array, "n s s 4"]) -> Float[Array, "n"]:
         return nnx.merge(graphs.critic, critic)(images, alpha, kind)[:, 0]
 
-    old = state.weights
-    fake = augment(keys[2], seen(paint(old.generator, old.encoder, keys[1]), weight), settings.policy)
+    old, critic, critic_moments, terms = state.weights, state.weights.critic, state.moments.critic, {}
 
     def critic_loss(critic: Any) -> tuple[Array, dict[str, Array]]:
         of_real, of_fake = score(critic, real), score(critic, fake)
@@ -177,16 +181,19 @@ def step(
         terms = {"distance": distance, "penalty": slope, "drift": jnp.mean(of_real**2)}
         return -distance + settings.penalty * slope + settings.drift * terms["drift"], terms
 
-    gradient, terms = jax.grad(critic_loss, has_aux=True)(old.critic)
-    critic, critic_moments = update(old.critic, gradient, state.moments.critic, settings.rate)
+    if compared:
+        real = augment(keys[0], faded, settings.policy)
+        fake = augment(keys[2], seen(paint(old.generator, old.encoder, keys[1]), weight), settings.policy)
+        gradient, terms = jax.grad(critic_loss, has_aux=True)(critic)
+        critic, critic_moments = update(critic, gradient, critic_moments, settings.rate)
 
     def generator_loss(weights: tuple[Any, Any]) -> tuple[Array, dict[str, Array]]:
-        images = seen(paint(*weights, keys[4]), weight)
-        scores = score(critic, augment(keys[5], images, settings.policy))
-        terms = {"generator": -jnp.mean(scores)}
+        images, terms = seen(paint(*weights, keys[4]), weight), {}
+        if compared:
+            terms["generator"] = -jnp.mean(score(critic, augment(keys[5], images, settings.policy)))
         if coded:
             terms["reconstruction"] = difference(images[:coded], faded[:coded])
-        return terms["generator"] + settings.reconstruction * terms.get("reconstruction", 0.0), terms
+        return terms.get("generator", 0.0) + settings.reconstruction * terms.get("reconstruction", jnp.zeros(())), terms
 
     gradient, more = jax.grad(generator_loss, has_aux=True)((old.generator, old.encoder))
     generator, moments = update(old.generator, gradient[0], state.moments.generator, settings.rate)

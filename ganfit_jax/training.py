@@ -25,6 +25,8 @@ from ganfit_jax.files import write_bytes
 from ganfit_jax.generator import levels
 from ganfit_jax.texture_data import MapFile
 
+SHOWN = ("distance", "reconstruction")  # losses beside the progress bar
+
 
 @dataclasses.dataclass
 class Training:
@@ -42,6 +44,7 @@ class Training:
     policy: tuple[str, ...] = ()
     reconstruction: float = 1.0
     encoder: int = 64
+    adversarial: int = 4
     bfloat16: bool = False
     batches: tuple[int, ...] = (16, 16, 16, 16, 8, 8, 8, 4)
     images: tuple[int, ...] = (10000, 20000, 30000, 40000, 40000, 40000, 40000, 40000)  # shown to each level
@@ -190,7 +193,8 @@ def train(
             if number % 20 == 0 or last:
                 values = {name: float(value) for name, value in losses.items()}
                 record(writer, log, number, where, values)
-                bar.set_postfix_str(f"{where.side} px, alpha {where.alpha:.2f}, distance {values['distance']:.2f}")
+                shown = [f"{name} {value:.2f}" for name, value in values.items() if name in SHOWN]
+                bar.set_postfix_str(", ".join([f"{where.side} px", f"alpha {where.alpha:.2f}", *shown]))
             if number % training.look == 0 or last:
                 picture.save_png(
                     output / "samples" / f"{number:07d}.png", sheet(graphs.generator, state, training, where)
