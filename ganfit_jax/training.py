@@ -64,9 +64,10 @@ class Training:
 def stored(folder: Path) -> Training:
     """The settings of the run in a folder; raises InputError where there is none."""
     try:
-        read: dict[str, Any] = json.loads((folder / "settings.json").read_text())
-        return Training(**{name: tuple(x) if isinstance(x, list) else x for name, x in read.items()})
-    except (OSError, ValueError, TypeError) as error:
+        read = json.loads((folder / "settings.json").read_text())
+        values: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in read.items()}
+        return Training(**values)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{folder}/settings.json: {error}; expected the settings of a training run") from None
 
 

@@ -61,6 +61,7 @@ def test_the_losses_from_their_pieces(alpha, reconstruction, policy):
     faded = jnp.asarray((1 - alpha) * low + alpha * maps, jnp.float32)
     real = augment(keys[0], faded, policy)
 
+    @jax.jit
     def painted(key):
         latents = jax.random.normal(key, (COUNT - COUNT // 2 if reconstruction else COUNT, settings.latent))
         if reconstruction:
@@ -70,6 +71,7 @@ def test_the_losses_from_their_pieces(alpha, reconstruction, policy):
         images = nnx.merge(graphs.generator, before.weights.generator)(latents, 8, blend)
         return jnp.concatenate([images * faded[..., 3:], faded[..., 3:]], -1)
 
+    @jax.jit
     def score(weights, images):
         return nnx.merge(graphs.critic, weights)(images, blend)[:, 0]
 
@@ -79,7 +81,7 @@ def test_the_losses_from_their_pieces(alpha, reconstruction, policy):
     assert found["drift"] == pytest.approx((of_real**2).mean(), rel=1e-3, abs=1e-5)
     share = np.asarray(jax.random.uniform(keys[3], (COUNT,)))[:, None, None, None]
     between = jnp.asarray((1 - share) * np.asarray(real) + share * np.asarray(fake), jnp.float32)
-    slope = np.asarray(jax.grad(lambda x: jnp.sum(score(before.weights.critic, x)))(between))
+    slope = np.asarray(jax.jit(jax.grad(lambda x: jnp.sum(score(before.weights.critic, x))))(between))
     lengths = np.sqrt((slope**2).sum((1, 2, 3)))
     assert found["penalty"] == pytest.approx(((lengths - 1) ** 2).mean(), rel=1e-3)
 
@@ -248,6 +250,7 @@ def test_an_unknown_policy():
         advance(settings_of(policy=("blur",)), draw_batch(), 1.0)
 
 
+@pytest.mark.slow
 def test_bfloat16_comes_near_float32():
     *_, exact = advance(TINY, draw_batch(), 0.4)
     *_, rough = advance(settings_of(bfloat16=True), draw_batch(), 0.4)
@@ -256,6 +259,7 @@ def test_bfloat16_comes_near_float32():
         assert rough[name] == pytest.approx(value, rel=0.05, abs=0.05), name
 
 
+@pytest.mark.slow
 def test_step_learns_a_single_map():
     """A hundred steps on one map: the generator gives it back far better than at first."""
     settings = settings_of(reconstruction=5.0, rate=0.01)

@@ -213,6 +213,7 @@ def events(output):
     return found
 
 
+@pytest.mark.slow
 def test_scalars_pictures_and_settings_of_a_run(files, tmp_path):
     run = dataclasses.replace(TINY, side=16, batches=(4, 4, 4), images=(8, 8, 8), look=3)
     graphs, state = training.train(run, files[:10], files[10:], tmp_path)
