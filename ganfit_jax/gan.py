@@ -20,7 +20,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ganfit_jax.augment import augment
-from ganfit_jax.generator import Discriminator, Generator, channels, enlarge, levels, mix, shrink
+from ganfit_jax.generator import Discriminator, Generator, channels, enlarge, levels, mix, pixel_norm, shrink
 
 ADAM = optax.scale_by_adam(b1=0.0, b2=0.99, eps=1e-8)
 
@@ -112,11 +112,19 @@ def fade(x: Float[Array, "n s s c"], alpha: Float[Array, ""]) -> Float[Array, "n
 def encode(
     graph: Any, weights: Any, images: Float[Array, "n s s 4"], side: int, alpha: Float[Array, ""], kind: Any
 ) -> Float[Array, "n d"]:
-    """The latents of maps as `seen` gives them; larger ones than `side` are shrunk to it."""
+    """The latents of maps as `seen` gives them, with mean square 1; larger maps than `side` are shrunk to it."""
     alpha = alpha if images.shape[1] <= side else jnp.ones_like(alpha)
     while images.shape[1] > side:
         images = shrink(images)
-    return nnx.merge(graph, weights)(images, alpha, kind)
+    return pixel_norm(nnx.merge(graph, weights)(images, alpha, kind))
+
+
+def mixtures(key: PRNGKeyArray, codes: Float[Array, "n d"], count: int) -> Float[Array, "count d"]:
+    """Latents of new people, ``mean + sum_i a_i (code_i - mean) / sqrt(n - 1)`` with normal a: normal, with the codes'
+    mean and covariance. With an encoder they take the place of the paper's standard normal latents."""
+    mean = jnp.mean(codes, axis=0, keepdims=True)
+    shares = jax.random.normal(key, (count, codes.shape[0])) / max(codes.shape[0] - 1, 1) ** 0.5
+    return mean + jnp.dot(shares, codes - mean)
 
 
 def penalty(score: Any, real: Float[Array, "n s s c"], fake: Float[Array, "n s s c"], share: Float[Array, "n"]) -> Any:
@@ -160,11 +168,11 @@ def step(
     coded = (count // 2 if compared else count) if settings.reconstruction else 0
 
     def latents(encoder: Any, key: PRNGKeyArray) -> Float[Array, "n d"]:
-        drawn = jax.random.normal(key, (count - coded, settings.latent))
         if not coded:
-            return drawn
-        found = encode(graphs.encoder, encoder, plain[:coded], settings.encoder, alpha, kind)
-        return jnp.concatenate([found, drawn])
+            return jax.random.normal(key, (count, settings.latent))
+        codes = encode(graphs.encoder, encoder, plain, settings.encoder, alpha, kind)
+        drawn = mixtures(key, jax.lax.stop_gradient(codes), count - coded)
+        return jnp.concatenate([codes[:coded], drawn])
 
     def paint(generator: Any, encoder: Any, key: PRNGKeyArray) -> Float[Array, "n s s 3"]:
         return generate(graphs.generator, generator, latents(encoder, key), side, alpha, kind)

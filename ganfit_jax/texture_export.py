@@ -12,9 +12,9 @@ from jaxtyping import Float
 
 from ganfit_jax import gan, texture_data
 from ganfit_jax.corpus import write_npz
-from ganfit_jax.generator import channels, pixel_norm
+from ganfit_jax.generator import channels
 from ganfit_jax.texture_data import MapFile
-from ganfit_jax.training import Training, painted
+from ganfit_jax.training import Training, encoded, painted
 
 
 def latents_of(
@@ -32,14 +32,13 @@ def latents_of(
         found = [painted(graphs.generator, state.average, part, side, jnp.ones(())) for part in jnp.split(drawn, 16)]
         errors = np.abs(np.concatenate(found) - mean[None]).mean((1, 2, 3))
         return np.asarray(drawn[int(errors.argmin())]), np.eye(training.latent, dtype=np.float32)
-    encode = jax.jit(gan.encode, static_argnames=("graph", "side", "kind"))
     stream = texture_data.batches(files, side, 16, training.seed, 0, training.mirror, training.pigments)
     found = []
     for _ in range(count // 16):
         batch = gan.Batch(**next(stream))
         maps = gan.seen(2.0 * jnp.asarray(batch.albedo) - 1.0, jnp.asarray(batch.weight))
-        code = encode(graphs.encoder, state.weights.encoder, maps, training.encoder, jnp.ones(()), gan.dtype(settings))
-        found.append(np.asarray(pixel_norm(code)))
+        code = encoded(graphs.encoder, state.weights.encoder, maps, training.encoder, jnp.ones(()), gan.dtype(settings))
+        found.append(np.asarray(code))
     codes = np.concatenate(found)
     mean = codes.mean(0)
     _, sizes, axes = np.linalg.svd(codes - mean[None], full_matrices=False)

@@ -140,21 +140,48 @@ def painted(graph: Any, weights: Any, latents: Float[Array, "n d"], side: int, a
     return jnp.clip(0.5 + 0.5 * gan.generate(graph, weights, latents, side, alpha), 0.0, 1.0)
 
 
-def sheet(graph: Any, state: gan.GanState, training: Training, where: Place) -> np.ndarray:
+def drawn(
+    graphs: gan.Networks, state: gan.GanState, training: Training, files: Sequence[MapFile], where: Place, count: int
+) -> Float[Array, "count d"]:
+    """Always the same random latents, as the training draws them: normal, or mixtures of the codes of 64 maps."""
+    key = jax.random.key(training.seed + 1)
+    if state.weights.encoder is None:
+        return jax.random.normal(key, (count, training.latent))
+    maps = jnp.stack([jnp.asarray(texture_data.read_map(file, where.side), jnp.float32) for file in files[:64]])
+    images = gan.seen(2.0 * maps[..., :3] - 1.0, maps[..., 3])
+    kind, alpha = gan.dtype(training.settings()), jnp.float32(where.alpha)
+    return gan.mixtures(
+        key, encoded(graphs.encoder, state.weights.encoder, images, training.encoder, alpha, kind), count
+    )
+
+
+encoded = jax.jit(gan.encode, static_argnames=("graph", "side", "kind"))
+
+
+def sheet(
+    graphs: gan.Networks, state: gan.GanState, training: Training, files: Sequence[MapFile], where: Place
+) -> np.ndarray:
     """Samples of the averaged generator, always the same latents; below them three of them through the fade."""
-    latents = jax.random.normal(jax.random.key(training.seed + 1), (18, training.latent))
-    samples = painted(graph, state.average, latents, where.side, jnp.float32(where.alpha))
-    fades = [painted(graph, state.average, latents[:3], where.side, jnp.float32(a / 5)) for a in range(6)]
+    latents = drawn(graphs, state, training, texture_data.teachers(files, where.side), where, 18)
+    samples = painted(graphs.generator, state.average, latents, where.side, jnp.float32(where.alpha))
+    fades = [painted(graphs.generator, state.average, latents[:3], where.side, jnp.float32(a / 5)) for a in range(6)]
     rows = [*np.asarray(samples), *(np.asarray(f[n]) for n in range(3) for f in fades)]
     return picture.contact_sheet([picture.resize(x, 128, 128) for x in rows], 6)
 
 
-def distances(graph: Any, state: gan.GanState, training: Training, files: Sequence[MapFile], where: Place) -> dict:
-    """Sliced Wasserstein distances (x 1000) of samples to maps, by level of the pyramid."""
-    chosen = texture_data.teachers(files, where.side)[:64]
+def distances(
+    graphs: gan.Networks,
+    state: gan.GanState,
+    training: Training,
+    files: Sequence[MapFile],
+    held_out: Sequence[MapFile],
+    where: Place,
+) -> dict[str, float]:
+    """Sliced Wasserstein distances of samples to held-out maps, by level of the pyramid."""
+    chosen = texture_data.teachers(held_out, where.side)[:64]
     maps = np.stack([np.float32(texture_data.read_map(file, where.side)) for file in chosen])
-    latents = jax.random.normal(jax.random.key(training.seed + 2), (2 * len(maps), training.latent))
-    fake = np.asarray(painted(graph, state.average, latents, where.side, jnp.float32(where.alpha)))
+    latents = drawn(graphs, state, training, texture_data.teachers(files, where.side), where, 2 * len(maps))
+    fake = np.asarray(painted(graphs.generator, state.average, latents, where.side, jnp.float32(where.alpha)))
     found = swd.swd(jax.random.key(0), maps[..., :3], fake, maps[..., 3])
     return {f"swd/{side}": float(value) for side, value in found.items()}
 
@@ -197,11 +224,9 @@ def train(
                 shown = [f"{name} {value:.2f}" for name, value in values.items() if name in SHOWN]
                 bar.set_postfix_str(", ".join([f"{where.side} px", f"alpha {where.alpha:.2f}", *shown]))
             if number % training.look == 0 or last:
-                picture.save_png(
-                    output / "samples" / f"{number:07d}.png", sheet(graphs.generator, state, training, where)
-                )
+                picture.save_png(output / "samples" / f"{number:07d}.png", sheet(graphs, state, training, files, where))
                 if held_out and where.side >= 16:
-                    record(writer, log, number, where, distances(graphs.generator, state, training, held_out, where))
+                    record(writer, log, number, where, distances(graphs, state, training, files, held_out, where))
             if number % training.every == 0 or last:
                 checkpoints.save(number, state)
     checkpoints.close()
