@@ -23,6 +23,7 @@ from ganfit_jax.augment import augment
 from ganfit_jax.generator import Discriminator, Generator, channels, enlarge, levels, mix, pixel_norm, shrink
 
 ADAM = optax.scale_by_adam(b1=0.0, b2=0.99, eps=1e-8)
+STEADY = optax.scale_by_adam(b1=0.9, b2=0.99, eps=1e-8)  # without a critic: three times fewer steps (measured)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,10 +148,12 @@ def difference(a: Float[Array, "n s s 4"], b: Float[Array, "n s s 4"]) -> Float[
         delta, weight = shrink(delta), shrink(weight)
 
 
-def update(weights: Any, gradient: Any, moments: Any, rate: float) -> tuple[Any, Any]:
+def update(
+    weights: Any, gradient: Any, moments: Any, rate: float, adam: optax.GradientTransformation = ADAM
+) -> tuple[Any, Any]:
     """One step of Adam."""
     with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the power of its integer step
-        change, moments = ADAM.update(gradient, moments)
+        change, moments = adam.update(gradient, moments)
     return jax.tree.map(lambda w, c: w - rate * c, weights, change), moments
 
 
@@ -165,6 +168,7 @@ def step(
     faded = fade(plain, alpha)
     weight = faded[..., 3]  # generated maps are seen through it too: the critic must not know them by their edges
     compared = side >= settings.adversarial
+    adam = ADAM if compared else STEADY
     coded = (count // 2 if compared else count) if settings.reconstruction else 0
 
     def latents(encoder: Any, key: PRNGKeyArray) -> Float[Array, "n d"]:
@@ -204,10 +208,10 @@ def step(
         return terms.get("generator", 0.0) + settings.reconstruction * terms.get("reconstruction", jnp.zeros(())), terms
 
     gradient, more = jax.grad(generator_loss, has_aux=True)((old.generator, old.encoder))
-    generator, moments = update(old.generator, gradient[0], state.moments.generator, settings.rate)
+    generator, moments = update(old.generator, gradient[0], state.moments.generator, settings.rate, adam)
     encoder, encoder_moments = old.encoder, None
     if coded:
-        encoder, encoder_moments = update(old.encoder, gradient[1], state.moments.encoder, settings.rate)
+        encoder, encoder_moments = update(old.encoder, gradient[1], state.moments.encoder, settings.rate, adam)
     keep = 0.5 ** (count / settings.average)
     average = jax.tree.map(lambda a, w: keep * a + (1.0 - keep) * w, state.average, generator)
     state = GanState(Networks(generator, critic, encoder), Networks(moments, critic_moments, encoder_moments), average)

@@ -142,8 +142,9 @@ class Discriminator(nnx.Module):
         self.colours = nnx.List([Scaled(inputs, width, 1, rngs) for width in widths])
         self.blocks = nnx.List([Pair(wide, wide, narrow, rngs) for narrow, wide in pairwise(widths)])
         self.last = Scaled(widths[0] + self.compares, widths[0], 3, rngs)
-        self.dense = Scaled(16 * widths[0], widths[0], 0, rngs)
-        self.head = Scaled(widths[0], outputs, 0, rngs, gain=1.0)
+        hidden = widths[0] if self.compares else outputs  # the encoder must not squeeze people through few numbers
+        self.dense = Scaled(16 * widths[0], hidden, 0, rngs)
+        self.head = Scaled(hidden, outputs, 0, rngs, gain=1.0)
 
     def __call__(
         self, images: Float[Array, "n s s c"], alpha: Float[Array, ""], dtype: DTypeLike = jnp.float32
