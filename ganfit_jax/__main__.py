@@ -75,7 +75,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], Any, Config]:
     flags.DEFINE_string("preset", "fast", f"Settings: {', '.join(PRESETS)}.", flag_values=values)
     flags.DEFINE_list("landmarks", None, "Files with 68 points (.txt, .pts), one for each photo.", flag_values=values)
     flags.DEFINE_integer("face", None, "Which face, from 0, left to right; default: the largest.", flag_values=values)
-    flags.DEFINE_bool("detail", False, "Completes the albedo with detail of the photos.", flag_values=values)
+    flags.DEFINE_bool("detail", True, "Completes the albedo with detail of the photos.", flag_values=values)
     flags.DEFINE_bool("help", False, "Shows this help.", short_name="h", flag_values=values)
     override = [argument for argument in rest if argument.startswith(("--config.", "-config."))]
     try:
