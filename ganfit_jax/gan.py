@@ -20,7 +20,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ganfit_jax.augment import augment
-from ganfit_jax.generator import Discriminator, Generator, channels, enlarge, levels, mix, pixel_norm, shrink
+from ganfit_jax.generator import Discriminator, Generator, Projection, channels, enlarge, levels, mix, shrink
 
 ADAM = optax.scale_by_adam(b1=0.0, b2=0.99, eps=1e-8)
 STEADY = optax.scale_by_adam(b1=0.9, b2=0.99, eps=1e-8)  # without a critic: three times fewer steps (measured)
@@ -42,6 +42,7 @@ class Settings:
     policy: tuple[str, ...] = ()  # augmentations of real and generated maps alike: `augment.augment`
     reconstruction: float = 1.0  # 1 = pulls at a map as hard as the critic does; 0 = no encoder
     encoder: int = 64  # the encoder looks at maps shrunk to this side
+    linear: int = 0  # side of the generator's linear path, a PCA of the maps that finds the codes too; 0 = none
     adversarial: int = 4  # the critic takes part from this side on; below it encoder and generator learn to reconstruct
     bfloat16: bool = False
 
@@ -74,14 +75,33 @@ def create(settings: Settings, seed: int) -> tuple[Networks, GanState]:
     rngs = nnx.Rngs(seed)
     widths = channels(settings.side, settings.base, settings.widest)
     narrow = tuple(max(1, round(settings.critic * width)) for width in widths)
-    modules = [Generator(settings.latent, widths, rngs), Discriminator(4, narrow, rngs)]
-    if settings.reconstruction:
+    modules = [Generator(settings.latent, widths, rngs, linear=settings.linear), Discriminator(4, narrow, rngs)]
+    if settings.linear:
+        modules.append(Projection(settings.latent, min(settings.linear, settings.encoder)))
+    elif settings.reconstruction:
         small = narrow[: levels(min(settings.side, settings.encoder))]
         modules.append(Discriminator(4, small, rngs, outputs=settings.latent))
     graphs, weights = zip(*(nnx.split(module) for module in modules), strict=True)
     weights = Networks(*weights, *(None,) * (3 - len(weights)))
     average = jax.tree.map(jnp.copy, weights.generator)
     return Networks(*graphs, *(None,) * (3 - len(graphs))), GanState(weights, fresh_moments(weights), average)
+
+
+def with_linear(state: GanState, mean: Float[Array, "s s 3"], basis: Float[Array, "d s s 3"]) -> GanState:
+    """The state with a linear path, sRGB in [0, 1] as of `types.LinearTexture`, and the codes that go with it."""
+
+    def fill(weights: Any) -> Any:
+        weights = jax.tree.map(lambda x: x, weights)
+        side = weights["linear"]["mean"][...].shape[0]
+        maps = jnp.concatenate([2.0 * mean[None] - 1.0, 2.0 * basis])
+        while maps.shape[1] > side:
+            maps = shrink(maps)
+        weights["linear"]["mean"][...], weights["linear"]["basis"][...] = maps[0], maps[1:]
+        return weights
+
+    old = state.weights
+    filled = Networks(fill(old.generator), old.critic, fill(old.encoder))
+    return state._replace(weights=filled, average=fill(state.average))
 
 
 def fresh_moments(weights: Networks) -> Networks:
@@ -113,11 +133,11 @@ def fade(x: Float[Array, "n s s c"], alpha: Float[Array, ""]) -> Float[Array, "n
 def encode(
     graph: Any, weights: Any, images: Float[Array, "n s s 4"], side: int, alpha: Float[Array, ""], kind: Any
 ) -> Float[Array, "n d"]:
-    """The latents of maps as `seen` gives them, with mean square 1; larger maps than `side` are shrunk to it."""
+    """The latents of maps as `seen` gives them; larger maps than `side` are shrunk to it."""
     alpha = alpha if images.shape[1] <= side else jnp.ones_like(alpha)
     while images.shape[1] > side:
         images = shrink(images)
-    return pixel_norm(nnx.merge(graph, weights)(images, alpha, kind))
+    return nnx.merge(graph, weights)(images, alpha, kind)
 
 
 def mixtures(key: PRNGKeyArray, codes: Float[Array, "n d"], count: int) -> Float[Array, "count d"]:

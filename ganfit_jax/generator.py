@@ -105,15 +105,54 @@ class Pair(nnx.Module):
         self.first, self.second = Scaled(inputs, middle, 3, rngs), Scaled(middle, outputs, 3, rngs)
 
 
-class Generator(nnx.Module):
-    """Latent -> image. The latent is normalised first, so that only its direction matters."""
+class Linear(nnx.Module):
+    """A linear model of maps, ``mean + latent . basis``, colours in [-1, 1]; fixed while networks train."""
 
-    def __init__(self, latent: int, widths: Sequence[int], rngs: nnx.Rngs, colours: int = 3):
+    def __init__(self, latent: int, side: int):
+        self.mean = nnx.Param(jnp.zeros((side, side, 3), jnp.float32))
+        self.basis = nnx.Param(jnp.zeros((latent, side, side, 3), jnp.float32))
+
+    def __call__(self, latent: Float[Array, "n d"], side: int) -> Float[Array, "n s s 3"]:
+        """Maps of any side: means of its texels, or bilinear between them."""
+        mean, basis = jax.lax.stop_gradient((self.mean[...], self.basis[...]))
+        flat = jnp.dot(latent, basis.reshape(basis.shape[0], -1))
+        maps = (mean.reshape(1, -1) + flat).reshape(-1, *mean.shape)
+        while maps.shape[1] > side:
+            maps = shrink(maps)
+        return maps if maps.shape[1] == side else jax.image.resize(maps, (maps.shape[0], side, side, 3), "linear")
+
+    def codes(self, images: Float[Array, "n s s 4"], noise: float = 0.1) -> Float[Array, "n d"]:
+        """The most probable latents of partly seen maps (``(visibility x colour, visibility)``, of the model's side),
+        standard normal beforehand, texels with independent errors of deviation `noise`: probabilistic PCA."""
+        mean, basis = jax.lax.stop_gradient((self.mean[...], self.basis[...]))
+        flat = basis.reshape(basis.shape[0], -1)
+        weight = jnp.repeat(images[..., 3:], 3, axis=-1)
+        delta = (images[..., :3] - weight * mean[None]).reshape(images.shape[0], -1)
+
+        def solve(delta: Float[Array, "t"], weight: Float[Array, "t"]) -> Float[Array, "d"]:
+            normal = jnp.dot(flat * weight[None], flat.T) + noise**2 * jnp.eye(flat.shape[0])
+            return jnp.linalg.solve(normal, jnp.dot(flat, delta))
+
+        return jax.vmap(solve)(delta, weight.reshape(images.shape[0], -1))
+
+
+class Generator(nnx.Module):
+    """Latent -> image. The latent is normalised first, so that only its direction matters.
+
+    With a linear path of side `linear` > 0, the networks' colours are added to a linear model's, which takes the latent
+    as it is: the linear model gives tone and features, the networks what it cannot, above all fine detail.
+    """
+
+    def __init__(self, latent: int, widths: Sequence[int], rngs: nnx.Rngs, colours: int = 3, linear: int = 0):
         self.widths = tuple(widths)
+        self.linear = Linear(latent, linear) if linear else None
         self.dense = Scaled(latent, 16 * widths[0], 0, rngs, gain=2**0.5 / 4)
         self.first = Scaled(widths[0], widths[0], 3, rngs)
         self.blocks = nnx.List([Pair(narrow, wide, wide, rngs) for narrow, wide in pairwise(widths)])
         self.colours = nnx.List([Scaled(width, colours, 1, rngs, gain=1.0) for width in widths])
+        if linear:  # begin with the linear model alone
+            for layer in self.colours:
+                layer.kernel[...] = jnp.zeros_like(layer.kernel[...])
 
     def __call__(
         self, latent: Float[Array, "n d"], side: int, alpha: Float[Array, ""], dtype: DTypeLike = jnp.float32
@@ -127,15 +166,21 @@ class Generator(nnx.Module):
             before = x
             x = pixel_norm(leaky(block.first(enlarge(x))))
             x = pixel_norm(leaky(block.second(x)))
-        image = self.colours[levels(side) - 1](x)
+        image = self.coloured(x, latent, side)
         if side > 4:
-            image = mix(enlarge(self.colours[levels(side) - 2](before)), image, alpha)
-        return image.astype(jnp.float32)
+            image = mix(enlarge(self.coloured(before, latent, side // 2)), image, alpha)
+        return image
+
+    def coloured(self, x: Float[Array, "n s s w"], latent: Float[Array, "n d"], side: int) -> Float[Array, "n s s c"]:
+        """The colours of a level's features."""
+        image = self.colours[levels(side) - 1](x).astype(jnp.float32)
+        return image if self.linear is None else image + self.linear(latent, side)
 
 
 class Discriminator(nnx.Module):
     """Image -> `outputs` numbers; the mirror image of the generator. With one output it is the critic D of the GAN,
-    which compares the images of a minibatch; otherwise the encoder, which looks at each alone."""
+    which compares the images of a minibatch; otherwise the encoder, which looks at each alone and gives numbers of mean
+    square 1."""
 
     def __init__(self, inputs: int, widths: Sequence[int], rngs: nnx.Rngs, outputs: int = 1):
         self.compares = outputs == 1
@@ -161,4 +206,20 @@ class Discriminator(nnx.Module):
         x = deviation(x) if self.compares else x
         x = leaky(self.last(x, twice=self.compares))
         x = leaky(self.dense(x.reshape(x.shape[0], -1)))
-        return self.head(x).astype(jnp.float32)
+        x = self.head(x).astype(jnp.float32)
+        return x if self.compares else pixel_norm(x)
+
+
+class Projection(nnx.Module):
+    """An encoder without networks: the latents of the generator's linear path that explain a map best."""
+
+    def __init__(self, latent: int, side: int):
+        self.linear = Linear(latent, side)
+
+    def __call__(
+        self, images: Float[Array, "n s s 4"], alpha: Float[Array, ""], dtype: DTypeLike = jnp.float32
+    ) -> Float[Array, "n d"]:
+        """Maps smaller than the model's side are enlarged; `alpha` and `dtype` play no part."""
+        while images.shape[1] < self.linear.mean[...].shape[0]:
+            images = enlarge(images)
+        return self.linear.codes(images)

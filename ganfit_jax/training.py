@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from ganfit_jax import gan, picture, swd, texture_data
 from ganfit_jax.checkpoints import Checkpoints
+from ganfit_jax.corpus import principal_components
 from ganfit_jax.errors import InputError
 from ganfit_jax.files import write_bytes
 from ganfit_jax.generator import levels
@@ -44,6 +45,7 @@ class Training:
     policy: tuple[str, ...] = ()
     reconstruction: float = 1.0
     encoder: int = 64
+    linear: int = 0
     adversarial: int = 4
     bfloat16: bool = False
     batches: tuple[int, ...] = (16, 16, 16, 16, 8, 8, 8, 4)
@@ -155,6 +157,22 @@ def drawn(
     )
 
 
+def linear_path(training: Training, files: Sequence[MapFile], count: int = 1500) -> tuple[Array, Array]:
+    """Mean [s, s, 3] and basis [latent, s, s, 3] of maps as the training shows them, sRGB."""
+    stream = texture_data.batches(files, training.linear, 10, training.seed, 0, training.mirror, training.pigments)
+    batches = [next(stream) for _ in range(-(-count // 10))]
+    maps, weight = (np.concatenate([batch[key] for batch in batches]) for key in ("albedo", "weight"))
+    # What nobody shows is the completed maps' average, not nothing.
+    spread = np.repeat(np.maximum(weight, 0.02).reshape(len(maps), -1), 3, axis=1)
+    mean, basis, _ = principal_components(maps.reshape(len(maps), -1), spread, training.latent)
+    if len(basis) < training.latent:
+        raise InputError(
+            f"latent = {training.latent}: expected at most {len(basis)} with a linear path of {count} maps"
+        )
+    shape = maps.shape[1:]
+    return jnp.asarray(mean.reshape(shape), jnp.float32), jnp.asarray(basis.reshape(-1, *shape), jnp.float32)
+
+
 encoded = jax.jit(gan.encode, static_argnames=("graph", "side", "kind"))
 
 
@@ -202,6 +220,8 @@ def train(
     graphs, state = gan.create(training.settings(), training.seed)
     checkpoints = Checkpoints(output / "checkpoints")
     done, state = checkpoints.restore(state)
+    if training.linear and not done:
+        state = gan.with_linear(state, *linear_path(training, files))
     write_bytes(output / "settings.json", (json.dumps(dataclasses.asdict(training), indent=2) + "\n").encode())
     counts = [s * b for s, b in zip(level_steps(training), training.batches, strict=False)]
     forget(output / "log.jsonl", done)
