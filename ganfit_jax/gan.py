@@ -72,6 +72,8 @@ def create(settings: Settings, seed: int) -> tuple[Networks, GanState]:
         raise ValueError(
             f"adversarial = {settings.adversarial}: expected 4, since without an encoder only the critic teaches"
         )
+    if settings.linear and (settings.linear < 4 or settings.linear & (settings.linear - 1)):
+        raise ValueError(f"linear = {settings.linear}: expected 0 or a power of two of at least 4")
     rngs = nnx.Rngs(seed)
     widths = channels(settings.side, settings.base, settings.widest)
     narrow = tuple(max(1, round(settings.critic * width)) for width in widths)
@@ -229,10 +231,10 @@ def step(
 
     gradient, more = jax.grad(generator_loss, has_aux=True)((old.generator, old.encoder))
     generator, moments = update(old.generator, gradient[0], state.moments.generator, settings.rate, adam)
-    encoder, encoder_moments = old.encoder, None
+    encoder, encoder_moments = old.encoder, state.moments.encoder
     if coded:
         encoder, encoder_moments = update(old.encoder, gradient[1], state.moments.encoder, settings.rate, adam)
     keep = 0.5 ** (count / settings.average)
-    average = jax.tree.map(lambda a, w: keep * a + (1.0 - keep) * w, state.average, generator)
+    average = jax.tree.map(lambda a, w: a + (1.0 - keep) * (w - a), state.average, generator)
     state = GanState(Networks(generator, critic, encoder), Networks(moments, critic_moments, encoder_moments), average)
     return state, terms | more

@@ -219,7 +219,8 @@ class Projection(nnx.Module):
     def __call__(
         self, images: Float[Array, "n s s 4"], alpha: Float[Array, ""], dtype: DTypeLike = jnp.float32
     ) -> Float[Array, "n d"]:
-        """Maps smaller than the model's side are enlarged; `alpha` and `dtype` play no part."""
-        while images.shape[1] < self.linear.mean[...].shape[0]:
-            images = enlarge(images)
+        """Maps of another side than the model's are enlarged or shrunk; `alpha` and `dtype` play no part."""
+        side = self.linear.mean[...].shape[0]
+        while images.shape[1] != side:
+            images = enlarge(images) if images.shape[1] < side else shrink(images)
         return self.linear.codes(images)

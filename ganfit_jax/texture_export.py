@@ -13,8 +13,9 @@ from jaxtyping import Float
 from ganfit_jax import gan, texture_data
 from ganfit_jax.corpus import write_npz
 from ganfit_jax.generator import channels
+from ganfit_jax.samples import encoded, painted
 from ganfit_jax.texture_data import MapFile
-from ganfit_jax.training import Training, encoded, painted
+from ganfit_jax.training import Training
 
 
 def latents_of(

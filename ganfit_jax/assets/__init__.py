@@ -103,7 +103,9 @@ def _generator(path: Path, arrays: dict[str, np.ndarray]) -> GanTexture:
         raise InputError(f"{path}: key 'widths': expected positive integers, one a level, found {found.tolist()}")
     widths = tuple(int(x) for x in found)
     tensors = {k.removeprefix("generator."): x for k, x in arrays.items() if k.startswith("generator.")}
-    linear = tensors["linear.mean"].shape[0] if "linear.mean" in tensors else 0
+    linear = 0
+    if "linear.mean" in tensors:
+        linear = _check(path, arrays, {"generator.linear.mean": ("s", "s", 3)})["s"]
     graph, weights = fill(lambda: Generator(sizes["d"], widths, nnx.Rngs(0), linear=linear), tensors, str(path))
     mean, basis = (jnp.asarray(arrays[f"latent_{key}"], jnp.float32) for key in ("mean", "basis"))
     return GanTexture(weights, mean, basis, GeneratorSpec(4 << (len(widths) - 1), graph))
