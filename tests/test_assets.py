@@ -203,9 +203,9 @@ def test_textures_as_floats_and_as_luma_and_chroma(tmp_path):
         assets.load_texture(change(TINY, tmp_path / "c.npz", basis=np.ones((2, 5, 4, 3))))
 
 
-def tiny_generator():
+def tiny_generator(linear=0):
     """The arrays of a generator's file: latent 6, up to 8 x 8."""
-    state = nnx.to_flat_state(nnx.split(Generator(6, (5, 4), nnx.Rngs(0)))[1])
+    state = nnx.to_flat_state(nnx.split(Generator(6, (5, 4), nnx.Rngs(0), linear=linear))[1])
     weights = {"generator." + ".".join(map(str, path)): np.float16(leaf[...]) for path, leaf in state}
     arrays = {"latent_mean": np.zeros(6, np.float16), "latent_basis": np.eye(3, 6, dtype=np.float16)}
     names = {"name": np.array("tiny"), "licence": np.array("CC0"), "widths": np.int32([5, 4])}
@@ -241,6 +241,14 @@ def test_a_texture_generator(tmp_path):
         ({"latent_mean": np.full(6, np.nan)}, "'latent_mean': expected finite numbers"),
         ({"generator.first.bias": np.float16([0, 0, np.nan, 0, 0])}, "first.bias holds values that are not finite"),
         ({"generator.first.bias": np.zeros(5, np.int32)}, "first.bias is int32"),
+        ({"generator.linear.mean": np.zeros((4, 4, 3))}, "1 missing weights, the first is linear.basis"),
+        ({"generator.linear.basis": np.zeros((6, 4, 4, 3))}, "1 unknown weights, the first is linear.basis"),
+        ({"generator.linear.mean": np.float16(0.5)}, r"linear.mean': expected \[s, s, 3\], found \[\]"),
+        ({"generator.linear.mean": np.zeros((4, 8, 3))}, r"linear.mean': expected \[4, 4, 3\], found \[4, 8, 3\]"),
+        (
+            {"generator.linear.mean": np.zeros((4, 4, 3)), "generator.linear.basis": np.zeros((5, 4, 4, 3))},
+            r"linear.basis is .*expected float of shape \(6, 4, 4, 3\)",
+        ),
     ],
 )
 def test_wrong_generator_files(tmp_path, values, message):

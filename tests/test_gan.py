@@ -63,11 +63,15 @@ def test_the_losses_from_their_pieces(alpha, reconstruction, policy):
 
     @jax.jit
     def painted(key):
-        latents = jax.random.normal(key, (COUNT - COUNT // 2 if reconstruction else COUNT, settings.latent))
-        if reconstruction:
-            small = jnp.asarray(maps.reshape(COUNT, 4, 2, 4, 2, 4).mean((2, 4))[: COUNT // 2], jnp.float32)
+        latents = jax.random.normal(key, (COUNT, settings.latent))
+        if reconstruction:  # half of the maps again, and mixtures of all
+            small = jnp.asarray(maps.reshape(COUNT, 4, 2, 4, 2, 4).mean((2, 4)), jnp.float32)
             codes = nnx.merge(graphs.encoder, before.weights.encoder)(small, jnp.ones(()))
-            latents = jnp.concatenate([codes, latents])
+            mean = sum(codes[i] for i in range(COUNT)) / COUNT
+            people = []
+            for shares in jax.random.normal(key, (COUNT - COUNT // 2, COUNT)):
+                people.append(mean + sum(shares[i] * (codes[i] - mean) for i in range(COUNT)) / (COUNT - 1) ** 0.5)
+            latents = jnp.concatenate([codes[: COUNT // 2], jnp.stack(people)])
         images = nnx.merge(graphs.generator, before.weights.generator)(latents, 8, blend)
         return jnp.concatenate([images * faded[..., 3:], faded[..., 3:]], -1)
 
@@ -159,6 +163,46 @@ def test_a_fade_begins_with_the_losses_of_the_level_below():
         assert losses[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5)
 
 
+def test_mixtures_have_the_mean_and_the_covariance_of_the_codes():
+    codes = np.random.default_rng(5).normal(1.0, [0.5, 1.0, 2.0], (6, 3))
+    codes[:, 2] += codes[:, 0]
+    found = np.asarray(jax.jit(gan.mixtures, static_argnums=2)(jax.random.key(0), jnp.float32(codes), 200_000))
+    assert found.shape == (200_000, 3)
+    np.testing.assert_allclose(found.mean(0), codes.mean(0), atol=0.02)
+    covariance = np.cov(codes.T)
+    np.testing.assert_allclose(np.cov(found.T), covariance, rtol=0.02, atol=0.02)
+    assert abs(covariance[0, 2]) > 0.1
+    towards = (found - codes.mean(0)[None]) @ np.ones(3)
+    assert np.mean(towards**4) / np.mean(towards**2) ** 2 == pytest.approx(3.0, abs=0.1), "normal"
+    one = gan.mixtures(jax.random.key(0), jnp.float32(codes[:1]), 2)
+    np.testing.assert_array_equal(one, np.float32(codes[:1]).repeat(2, 0))
+    assert gan.mixtures(jax.random.key(0), jnp.float32(codes), 0).shape == (0, 3)
+
+
+def test_mixtures_teach_the_encoder_nothing():
+    """Its gradient (Adam's first moment without momentum) is that of its own maps, the mixtures held fixed."""
+    batch, alpha = draw_batch(), jnp.float32(0.4)
+    graphs, before, after, _ = advance(TINY, batch, 0.4)
+    plain, key = gan.seen(2.0 * batch.albedo - 1.0, batch.weight), jax.random.split(jax.random.key(2), 7)[4]
+    faded, small = gan.fade(plain, alpha), gan.shrink(plain)
+    codes = nnx.merge(graphs.encoder, before.weights.encoder)(small, jnp.ones(()))
+    drawn = gan.mixtures(key, codes, COUNT - COUNT // 2)
+
+    @jax.jit
+    @jax.grad
+    def slope(encoder):
+        codes = nnx.merge(graphs.encoder, encoder)(small, jnp.ones(()))
+        latents = jnp.concatenate([codes[: COUNT // 2], drawn])
+        images = nnx.merge(graphs.generator, before.weights.generator)(latents, 8, alpha)
+        images = gan.seen(images, faded[..., 3])
+        score = jnp.mean(nnx.merge(graphs.critic, after.weights.critic)(images, alpha))
+        return gan.difference(images[: COUNT // 2], faded[: COUNT // 2]) - score
+
+    expected = slope(before.weights.encoder)
+    assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(expected)) > 1e-3
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), after.moments.encoder.mu, expected)
+
+
 def test_penalty_with_a_known_share():
     rng = np.random.default_rng(3)
     real, fake = (jnp.asarray(rng.normal(size=(3, 2, 2, 4)), jnp.float32) for _ in range(2))
@@ -215,6 +259,11 @@ def test_below_the_adversarial_side_only_maps_are_reconstructed():
     faded = gan.fade(plain, jnp.float32(0.4))
     expected = gan.difference(gan.seen(images, faded[..., 3]), faded)
     assert losses["reconstruction"] == pytest.approx(float(expected), rel=1e-3), "all maps of the batch take part"
+    for name in ("generator", "encoder"):
+        compared = advance(TINY, batch, 0.4)[2]
+        for moments, momentum in ((getattr(after.moments, name), 0.9), (getattr(compared.moments, name), 0.0)):
+            for mu, nu in zip(*map(jax.tree.leaves, (moments.mu, moments.nu)), strict=True):
+                np.testing.assert_allclose(mu**2, (1 - momentum) ** 2 / 0.01 * nu, rtol=1e-3, atol=1e-12)
     with pytest.raises(ValueError, match="adversarial = 16: expected 4"):
         gan.create(settings_of(adversarial=16, reconstruction=0.0), 0)
 

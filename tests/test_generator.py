@@ -29,6 +29,12 @@ def painter():
 
 
 @pytest.fixture(scope="module")
+def with_linear():
+    """A generator with a linear path of 8 x 8, everything in it random."""
+    return randomised(Generator(LATENT, WIDTHS, nnx.Rngs(0), linear=8), 4)
+
+
+@pytest.fixture(scope="module")
 def critic():
     return randomised(Discriminator(4, WIDTHS, nnx.Rngs(0)), 2)
 
@@ -121,7 +127,27 @@ def plain_discriminator(arrays, images, alpha, compares):
         level -= 1
     x = rectified(scaled(arrays, "last", with_deviation(x) if compares else x))
     x = rectified(scaled(arrays, "dense", x.reshape(len(x), -1)))
-    return scaled(arrays, "head", x, 1.0)
+    x = scaled(arrays, "head", x, 1.0)
+    return x if compares else normed(x)
+
+
+def stretched(x, side):
+    """Bilinear between the texels' centres, constant beyond the outermost."""
+    places = np.clip((np.arange(side) + 0.5) * x.shape[1] / side - 0.5, 0, x.shape[1] - 1)
+    below = np.minimum(places.astype(int), x.shape[1] - 2)
+    share = places - below
+    for axis, shape in ((1, (1, -1, 1, 1)), (2, (1, 1, -1, 1))):
+        first, second = (np.take(x, ids, axis) for ids in (below, below + 1))
+        x = first + share.reshape(shape) * (second - first)
+    return x
+
+
+def plain_linear(arrays, latent, side):
+    mean, basis = arrays["linear.mean"], arrays["linear.basis"]
+    maps = np.stack([mean + sum(z * b for z, b in zip(row, basis, strict=True)) for row in latent])
+    while maps.shape[1] > side:
+        maps = halved(maps)
+    return stretched(maps, side) if maps.shape[1] < side else maps
 
 
 @pytest.mark.parametrize("side", [4, 8, 16])
@@ -130,6 +156,41 @@ def test_the_generator_equals_plain_numpy(painter, side):
     found = apply(painter, single(latent), side, jnp.float32(0.3))
     assert found.shape == (2, side, side, 3) and found.dtype == np.float32
     np.testing.assert_allclose(found, plain_generator(painter[2], latent, side, 0.3), atol=2e-5)
+
+
+@pytest.mark.parametrize("side", [4, 8, 16])
+def test_a_generator_with_a_linear_path_is_the_sum_of_both(with_linear, side):
+    latent, arrays = draw((2, LATENT)), with_linear[2]
+    expected = plain_generator(arrays, latent, side, 0.3)
+    expected += 0.3 * plain_linear(arrays, latent, side) if side > 4 else plain_linear(arrays, latent, side)
+    if side > 4:
+        expected += 0.7 * doubled(plain_linear(arrays, latent, side // 2))
+    found = apply(with_linear, single(latent), side, jnp.float32(0.3))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=5e-5)
+
+
+@pytest.mark.parametrize("side", [4, 8, 16, 32])
+def test_linear_maps_at_below_and_above_their_side(with_linear, side):
+    """32 is no level of the networks; the linear path alone takes it."""
+    latent = draw((3, LATENT), 7)
+    found = nnx.merge(*with_linear[:2]).linear(single(latent), side)
+    assert found.shape == (3, side, side, 3)
+    np.testing.assert_allclose(found, plain_linear(with_linear[2], latent, side), atol=2e-5)
+
+
+@pytest.mark.parametrize("side", [4, 8, 16])
+def test_a_fresh_generator_with_a_linear_path_is_the_linear_model(with_linear, side):
+    fresh = Generator(LATENT, WIDTHS, nnx.Rngs(0), linear=8)
+    for name in ("mean", "basis"):
+        getattr(fresh.linear, name)[...] = single(with_linear[2][f"linear.{name}"])
+    latent = draw((2, LATENT))
+    found = fresh(single(latent), side, jnp.ones(()))
+    np.testing.assert_array_equal(found, fresh.linear(single(latent), side))
+    np.testing.assert_allclose(found, plain_linear(with_linear[2], latent, side), atol=2e-5)
+    twice = fresh(2.0 * single(latent), side, jnp.ones(()))
+    assert np.abs(np.asarray(twice - found)).max() > 0.1, "it takes the latent as it is, not its direction"
+    assert Generator(LATENT, WIDTHS, nnx.Rngs(0)).linear is None
 
 
 @pytest.mark.parametrize("side", [4, 8, 16])
@@ -143,18 +204,19 @@ def test_critic_and_encoder_equal_plain_numpy(request, name, side):
 
 
 @pytest.mark.parametrize("side", [8, 16])
-def test_a_fade_begins_exactly_at_the_level_below(painter, critic, encoder, side):
+def test_a_fade_begins_exactly_at_the_level_below(painter, with_linear, critic, encoder, side):
     latent, images = single(draw((2, LATENT))), single(draw((4, side, side, 4)))
     begin, end = jnp.float32(0.0), jnp.float32(1.0)
-    below = apply(painter, latent, side // 2, end)
-    np.testing.assert_array_equal(apply(painter, latent, side, begin), doubled(below))
+    for network in (painter, with_linear):
+        below = apply(network, latent, side // 2, end)
+        np.testing.assert_array_equal(apply(network, latent, side, begin), doubled(below))
     for network in (critic, encoder):
         below = apply(network, generator.shrink(images), end)
         np.testing.assert_array_equal(apply(network, images, begin), below)
 
 
 @pytest.mark.parametrize("side", [8, 16])
-def test_a_fade_ends_exactly_without_the_level_below(painter, critic, side):
+def test_a_fade_ends_exactly_without_the_level_below(painter, with_linear, critic, side):
     latent, images, alpha = single(draw((2, LATENT))), single(draw((4, side, side, 4))), jnp.float32(1.0)
 
     def without(network):
@@ -163,8 +225,10 @@ def test_a_fade_ends_exactly_without_the_level_below(painter, critic, side):
         old.kernel[...], old.bias[...] = 99.0 * old.kernel[...], old.bias[...] - 7.0
         return module
 
-    assert np.any(np.asarray(without(painter)(latent, side, jnp.float32(0.9))) != apply(painter, latent, side, alpha))
-    np.testing.assert_array_equal(without(painter)(latent, side, alpha), apply(painter, latent, side, alpha))
+    for network in (painter, with_linear):
+        whole = apply(network, latent, side, alpha)
+        assert np.any(np.asarray(without(network)(latent, side, jnp.float32(0.9))) != whole)
+        np.testing.assert_array_equal(without(network)(latent, side, alpha), whole)
     np.testing.assert_array_equal(without(critic)(images, alpha), apply(critic, images, alpha))
 
 

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 
-from ganfit_jax import corpus, gan, texture_data, training
+from ganfit_jax import corpus, gan, samples, texture_data, training
 from ganfit_jax.checkpoints import Checkpoints, flat
 from ganfit_jax.errors import InputError
 from ganfit_jax.training import Training
@@ -138,7 +139,7 @@ def test_no_checkpoint_and_one_of_other_networks(uninterrupted, tmp_path):
     empty = Checkpoints(tmp_path / "none")
     assert empty.restore(state) == (0, state)
     empty.close()
-    for change in ({"latent": 7}, {"reconstruction": 0.0}, {"side": 16}, {"widest": 4}):
+    for change in ({"latent": 7}, {"reconstruction": 0.0}, {"side": 16}, {"widest": 4}, {"linear": 8}):
         _, other = gan.create(dataclasses.replace(TINY, **change).settings(), 0)
         with pytest.raises(InputError, match=r"3: not a state of these networks: .*found .*expected") as caught:
             uninterrupted[2][3].restore(other)
@@ -245,11 +246,32 @@ def test_scalars_pictures_and_settings_of_a_run(files, tmp_path):
 def test_samples_are_in_range_and_fade(files):
     graphs, state = gan.create(TINY.settings(), 0)
     latents = jax.random.normal(jax.random.key(0), (2, 6))
-    maps = training.painted(graphs.generator, state.average, 5.0 * latents, 8, jnp.float32(0.0))
+    maps = samples.painted(graphs.generator, state.average, 5.0 * latents, 8, jnp.float32(0.0))
     assert maps.shape == (2, 8, 8, 3) and maps.min() >= 0 and maps.max() <= 1
     np.testing.assert_array_equal(maps[:, ::2, ::2], maps[:, 1::2, 1::2])
     where = training.place(TINY, 8)
-    assert where.side == 8 and training.sheet(graphs.generator, state, TINY, where).shape[:2] == (788, 788)
+    assert where.side == 8 and samples.sheet(graphs, state, TINY, files, where).shape[:2] == (788, 788)
+
+
+def test_samples_are_drawn_as_in_training(files):
+    """Mixtures of the maps' codes, always the same; without an encoder standard normal."""
+    graphs, state = gan.create(TINY.settings(), 0)
+    where = training.place(TINY, 11)
+    found = samples.drawn(graphs, state, TINY, files, where, 9)
+    assert found.shape == (9, 6) and where.alpha == 1
+    np.testing.assert_array_equal(samples.drawn(graphs, state, TINY, files, where, 9), found)
+    codes = []
+    for file in files:
+        values = np.float32(texture_data.read_map(file, 8))
+        values[..., :3] = (2 * values[..., :3] - 1) * values[..., 3:]
+        small = values.reshape(1, 4, 2, 4, 2, 4).mean((2, 4))
+        codes.append(nnx.merge(graphs.encoder, state.weights.encoder)(jnp.asarray(small), jnp.ones(()))[0])
+    expected = gan.mixtures(jax.random.key(TINY.seed + 1), jnp.stack(codes), 9)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    plain = dataclasses.replace(TINY, reconstruction=0.0)
+    graphs, state = gan.create(plain.settings(), 0)
+    found = np.asarray(samples.drawn(graphs, state, plain, files, where, 400))
+    assert found.shape == (400, 6) and found.std() == pytest.approx(1.0, abs=0.05)
 
 
 # The runner, as people start it.
