@@ -244,7 +244,7 @@ def test_a_texture_generator(tmp_path):
         ({"generator.linear.mean": np.zeros((4, 4, 3))}, "1 missing weights, the first is linear.basis"),
         ({"generator.linear.basis": np.zeros((6, 4, 4, 3))}, "1 unknown weights, the first is linear.basis"),
         ({"generator.linear.mean": np.float16(0.5)}, r"linear.mean': expected \[s, s, 3\], found \[\]"),
-        ({"generator.linear.mean": np.zeros((4, 8, 3))}, r"linear.mean': expected \[4, 4, 3\], found \[4, 8, 3\]"),
+        ({"generator.linear.mean": np.zeros((4, 8, 3))}, r"linear.mean': expected \[s, s, 3\], found \[4, 8, 3\]"),
         (
             {"generator.linear.mean": np.zeros((4, 4, 3)), "generator.linear.basis": np.zeros((5, 4, 4, 3))},
             r"linear.basis is .*expected float of shape \(6, 4, 4, 3\)",

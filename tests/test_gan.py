@@ -67,11 +67,10 @@ def test_the_losses_from_their_pieces(alpha, reconstruction, policy):
         if reconstruction:  # half of the maps again, and mixtures of all
             small = jnp.asarray(maps.reshape(COUNT, 4, 2, 4, 2, 4).mean((2, 4)), jnp.float32)
             codes = nnx.merge(graphs.encoder, before.weights.encoder)(small, jnp.ones(()))
-            mean = sum(codes[i] for i in range(COUNT)) / COUNT
-            people = []
-            for shares in jax.random.normal(key, (COUNT - COUNT // 2, COUNT)):
-                people.append(mean + sum(shares[i] * (codes[i] - mean) for i in range(COUNT)) / (COUNT - 1) ** 0.5)
-            latents = jnp.concatenate([codes[: COUNT // 2], jnp.stack(people)])
+            mean = jnp.mean(codes, axis=0, keepdims=True)
+            shares = jax.random.normal(key, (COUNT - COUNT // 2, COUNT))
+            people = mean + jnp.dot(shares, codes - mean) / (COUNT - 1) ** 0.5
+            latents = jnp.concatenate([codes[: COUNT // 2], people])
         images = nnx.merge(graphs.generator, before.weights.generator)(latents, 8, blend)
         return jnp.concatenate([images * faded[..., 3:], faded[..., 3:]], -1)
 
