@@ -18,6 +18,7 @@ DOUBTFUL = 0.25  # score of dlib's detector under which a face is dropped where 
 STEADY = 0.03  # median spread above which other boxes are tried
 UNSTEADY = 0.05  # spread of a point, in sizes of the face, at which its confidence is a half (steady points: 0.01)
 CNN_SIDE = 400  # px: the network that finds profiles is slow on a CPU
+CNN_LEAST = 20  # px: it crashes the process on narrower strips, in which no face could be seen
 FACE_SIDE = 300  # px: side of the face's box in the copy in which dlib places the landmarks, in whole pixels
 JITTER = ((0.0, 0.0, 1.0), (0.04, 0.0, 1.0), (-0.04, 0.0, 1.0), (0.0, 0.04, 1.06), (0.0, -0.04, 0.94))  # dx, dy, scale
 
@@ -66,9 +67,11 @@ def dlib_detector() -> Detector:
         return []
 
     def search_profiles(image: UInt8[np.ndarray, "h w 3"]) -> list[Float[np.ndarray, "4"]]:
+        small, scale = _shrunk(image, CNN_SIDE / max(image.shape))
+        if min(small.shape[:2]) < CNN_LEAST:
+            return []
         if not network:
             network.append(library.cnn_face_detection_model_v1(str(dlib_file("mmod_human_face_detector.dat"))))
-        small, scale = _shrunk(image, CNN_SIDE / max(image.shape))
         return [_corners(found.rect) / np.tile(scale, 2) for found in network[0](small, 0)]
 
     def place(image: UInt8[np.ndarray, "h w 3"], box: Float[np.ndarray, "4"]) -> Float[np.ndarray, "j 68 2"]:

@@ -1,4 +1,5 @@
 import json
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -113,6 +114,15 @@ def test_unsteady_points_lose_confidence(astronaut, detected):
     hidden[:, 226:300] = 0.5
     (face,) = detectors.detector("dlib").detect(hidden)
     assert face.confidence.mean() < 0.8 * detected.confidence.mean()
+
+
+@pytest.mark.parametrize("size", [(1600, 32), (32, 1600), (5000, 40)])
+def test_strips_have_no_face_and_do_no_harm(size):
+    code = (
+        "import numpy as np; from ganfit_jax.detectors import detector; "
+        f"assert detector('dlib').detect(np.zeros({(*size, 3)}, np.float32)) == []"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)  # dlib's network would end the process
 
 
 def test_no_face():
