@@ -187,6 +187,19 @@ def test_missing_and_foreign_files(tmp_path):
     np.savez(tmp_path / "pickled.npz", mean=np.array([object()]), name=np.array("x"), licence=np.array("x"))
     with pytest.raises(ValueError, match=r"pickled.npz: expected an npz of plain arrays"):
         assets.load_shape(tmp_path / "pickled.npz")
+    with open(tmp_path / "array.npz", "wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(ValueError, match=r"array.npz: expected an npz of plain arrays"):
+        assets.load_texture(tmp_path / "array.npz")
+
+
+@pytest.mark.parametrize("side", [0, 3])
+def test_colours_that_do_not_fit_their_luma(tmp_path, side):
+    arrays = {"mean": np.zeros((4, 4, 3)), "luma": np.zeros((2, 4, 4)), "chroma": np.zeros((2, side, side, 2))}
+    scales = {"luma_scale": np.ones(2), "chroma_scale": np.ones(2)}
+    np.savez(tmp_path / "wrong.npz", name="x", licence="x", **arrays, **scales)
+    with pytest.raises(ValueError, match=f"wrong.npz: key 'chroma': expected a side that divides 4, found {side}"):
+        assets.load_texture(tmp_path / "wrong.npz")
 
 
 def test_textures_as_floats_and_as_luma_and_chroma(tmp_path):

@@ -254,3 +254,7 @@ def test_missing_and_unreadable_npz(tmp_path):
     path.write_text("not a zip")
     with pytest.raises(ValueError, match="not a readable npz"):
         recognition.load(path)
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(ValueError, match="not a readable npz"):
+        recognition.load(path)

@@ -91,6 +91,9 @@ def load_texture(name_or_path: str | os.PathLike[str] = "albedo") -> tuple[Linea
         return _generator(path, arrays), info
     small = "basis" not in arrays
     _check(path, arrays, _SMALL_TEXTURE if small else _TEXTURE)
+    if small and (not (coarse := arrays["chroma"].shape[1]) or arrays["luma"].shape[1] % coarse):
+        fine = arrays["luma"].shape[1]
+        raise InputError(f"{path}: key 'chroma': expected a side that divides {fine}, found {coarse}")
     mean = arrays["mean"].astype(np.float32) / np.float32(255 if arrays["mean"].dtype == np.uint8 else 1)
     basis = _colours(arrays) if small else jnp.asarray(arrays["basis"], jnp.float32)
     return LinearTexture(jnp.asarray(mean), basis), info
@@ -132,7 +135,7 @@ def _read(name_or_path: str | os.PathLike[str]) -> tuple[Path, dict[str, np.ndar
     try:
         with np.load(path, allow_pickle=False) as data:
             arrays = {key: data[key] for key in data.files}
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, TypeError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: expected an npz of plain arrays, found something else ({error})") from None
     for key in ("name", "licence"):
         if key not in arrays or arrays[key].size != 1:

@@ -66,7 +66,7 @@ def _load_npz(path: Path) -> tuple[Recogniser, ModelInfo]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             tensors = {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, zlib.error) as error:
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, AttributeError, zlib.error) as error:
         raise ValueError(f"{path}: not a readable npz file ({error})") from None
     name = str(tensors.pop("name", "missing"))
     if name not in NETWORKS:
