@@ -124,11 +124,14 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if not photos:
         raise InputError("no photo was given, expected: ganfit PHOTO [PHOTO...] --output=DIR (see --help)")
+    if not values.output:
+        raise InputError("--output=: found nothing, expected a folder for the results")
     cache_compilations()
     from ganfit_jax.pipeline import fit_photos
-    from ganfit_jax.results import prepare_folder, write_results
+    from ganfit_jax.results import keep_photos, prepare_folder, write_results
 
     folder = prepare_folder(values.output)
+    keep_photos(photos, folder)
     begun = time.perf_counter() - started
     result = fit_photos(photos, config, values.landmarks, values.face, progress())
     seconds, albedo = {"start": begun, **result.seconds}, None

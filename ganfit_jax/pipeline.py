@@ -1,5 +1,6 @@
 """From paths of photos to a finished fit: loads the models, observes the photos, runs the stages."""
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +50,9 @@ def check(config: Config) -> None:
             raise InputError(f"--{name}={value}: expected at least {bound}")
     if not config.focal > 0 or not config.second.focal > 0:
         raise InputError("--config.focal, --config.second.focal: expected more than 0")
+    for name, value in vars(config.weights).items():
+        if not 0 <= value < math.inf:
+            raise InputError(f"--config.weights.{name}={value}: expected a number that is not negative")
     for stage in stages:
         if unknown := sorted(set(stage.terms) - set(TERMS)):
             raise InputError(f"--config.{stage.name}.terms: found {', '.join(unknown)}, expected some of {TERMS}")

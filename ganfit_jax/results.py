@@ -4,7 +4,7 @@ import dataclasses
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -104,6 +104,16 @@ def prepare_folder(folder: str | Path) -> Path:
     except OSError as error:
         raise InputError(f"{folder}: cannot write there ({error.strerror}), expected a writable folder") from None
     return folder
+
+
+def keep_photos(photos: Sequence[str | Path], folder: Path) -> None:
+    """Raises `InputError` with one line where `write_results` would write a picture over one of the photos."""
+    bases = ("photo", "render", "comparison")
+    names = {name_of(base, number, len(photos)) for base in bases for number in range(len(photos))}
+    written = {(folder / name).resolve() for name in names | {"albedo.png", "losses.png"}}
+    for photo in photos:
+        if Path(photo).exists() and Path(photo).resolve() in written:
+            raise InputError(f"{photo}: the results would be written over it, expected another folder for them")
 
 
 def name_of(base: str, number: int, count: int) -> str:

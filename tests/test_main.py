@@ -37,6 +37,8 @@ def files(folder):
     Image.new("RGB", (1, 1)).save(folder / "dot.png")
     Image.fromarray(np.full((200, 200, 3), 128, np.uint8)).save(folder / "grey.png")
     Image.open(PHOTO).resize((60, 60)).save(folder / "tiny.png")
+    for name in ("render.png", "photo_2.png"):
+        Image.open(PHOTO).save(folder / name)
     (folder / "points.txt").write_text("1 2\n3 4\n")
     (folder / "bad.npz").write_bytes(b"PK nonsense")
     np.savez(folder / "wrong.npz", a=np.zeros(3))
@@ -76,7 +78,13 @@ def files(folder):
         ([PHOTO, "--config.full.terms=('beauty',)"], "beauty"),
         ([PHOTO, *(f"--config.{stage}.steps=0" for stage in ("align", "colour", "full"))], "no stage has steps"),
         ([PHOTO, "--preset=paper"], "arcface_iresnet50.npz"),
+        ([PHOTO, "--config.weights.identity=nan"], "weights.identity=nan"),
+        ([PHOTO, "--config.weights.pixel=-1"], "weights.pixel=-1"),
         ([PHOTO, "--output=text.jpg"], "text.jpg"),
+        ([PHOTO, "--output="], "--output"),
+        (["grey.png", "--output=grey.png"], "grey.png"),
+        ([PHOTO, "render.png", "--output=."], "render.png: the results would be written over it"),
+        (["photo_2.png", "photo_2.png", "--output=sub/.."], "photo_2.png: the results would be written over it"),
         ([PHOTO, "--output=/proc/nowhere"], "/proc/nowhere"),
     ],
 )
