@@ -13,18 +13,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from ganfit_jax import evaluation, photo, picture, pipeline, recognition, results, texture
+from ganfit_jax import detail, evaluation, photo, picture, pipeline, recognition, results, texture
 from ganfit_jax.__main__ import cache_compilations
 from ganfit_jax.config import Config
 from ganfit_jax.detectors import detector
 from ganfit_jax.files import write_bytes
 
 FLAGS = flags.FLAGS
+KINDS = ("render", "side", "detail", "detail_side")  # the fit's albedo, and completed with the photo's detail
 flags.DEFINE_string("photos", None, "Folder that the names in the list refer to.", required=True)
 flags.DEFINE_string("list", None, "Text file with one photo's name a line.", required=True)
 flags.DEFINE_string("judge", None, "Recognition network that the fit does not use (npz).", required=True)
@@ -44,12 +46,15 @@ def main(_) -> None:
         folder, file = results.prepare_folder(output / Path(name).stem), Path(FLAGS.photos) / name
         if not (folder / "metrics.json").exists():
             fitted = pipeline.fit_with(models, infos, [file], FLAGS.config, find)
-            side = evaluation.side_view(fitted.fit.params)
-            albedo = texture.decode(models.texture, fitted.fit.params.identity.texture)
-            drawn = results.draw_person(models, fitted.fit.params, side, side.light, albedo, FLAGS.config.size)
-            picture.save_png(folder / "side.png", drawn.image)
+            params = fitted.fit.params
+            front, side = jax.tree.map(lambda x: x[0], params.views), evaluation.side_view(params)
+            plain = texture.decode(models.texture, params.identity.texture)
+            full = jax.numpy.asarray(detail.with_detail(models, params, [file], fitted.observations))
+            for kind, view, albedo in (("side", side, plain), ("detail", front, full), ("detail_side", side, full)):
+                drawn = results.draw_person(models, params, view, view.light, albedo, FLAGS.config.size)
+                picture.save_png(folder / f"{kind}.png", drawn.image)
             results.write_results(fitted, folder)
-        files = {"photo": file, "render": folder / "render.png", "side": folder / "side.png"}
+        files = {"photo": file} | {kind: folder / f"{kind}.png" for kind in KINDS}
         seen = {k: evaluation.describe(photo.read_photo(f), judge, find, network) for k, f in files.items()}
         return {"strip": photo.read_photo(folder / "comparison.png"), **seen,
                 "metrics": json.loads((folder / "metrics.json").read_text())}  # fmt: skip
@@ -57,8 +62,8 @@ def main(_) -> None:
     done, failed = evaluation.attempt(tqdm(names[: FLAGS.limit or None], unit="portrait"), portrait)
     table: dict[str, object] = {"portraits": len(done), "failed": failed}
     if done:
-        seen = {k: [d[k] for d in done.values()] for k in ("photo", "render", "side")}
-        table |= {k: evaluation.compare(seen["photo"], seen[k], judge.spec.metric) for k in ("render", "side")}
+        seen = {k: [d[k] for d in done.values()] for k in ("photo", *KINDS)}
+        table |= {k: evaluation.compare(seen["photo"], seen[k], judge.spec.metric) for k in KINDS}
         errors = [next(iter(d["metrics"]["photos"].values()))["landmark_error_percent"] for d in done.values()]
         table["landmark_error_percent_median"] = float(np.median(errors))
         table["fit_seconds_median"] = float(np.median([d["metrics"]["seconds"]["fit"] for d in done.values()]))

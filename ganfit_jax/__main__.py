@@ -139,7 +139,10 @@ def run(arguments: Sequence[str]) -> int:
         from ganfit_jax.detail import with_detail
 
         clock = time.perf_counter()
-        albedo = with_detail(result.models, result.fit.params, result.photos, result.observations)
+        try:
+            albedo = with_detail(result.models, result.fit.params, result.photos, result.observations)
+        except InputError as error:  # a photo that is gone by now must not cost the finished fit
+            print(f"warning: no detail of the photos: {error}", file=sys.stderr)
         seconds["detail"] = time.perf_counter() - clock
     metrics = write_results(result._replace(seconds=seconds), folder, albedo)
     for photo, note in zip(result.photos, result.notes, strict=True):

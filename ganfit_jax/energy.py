@@ -10,12 +10,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ganfit_jax import losses, morphable, texture
+from ganfit_jax.assets import LUMA
 from ganfit_jax.camera import project
 from ganfit_jax.recognition import align, features
 from ganfit_jax.render import draw
 from ganfit_jax.types import Camera, Features, Light, Models, Observation, Params, Recogniser, View
 
 GREY = 0.5
+COLOURLESS = 0.01  # largest difference of a channel from the channels' mean in a black and white photo
 CHIP_TERMS = frozenset({"identity", "content"})
 IMAGE_TERMS = CHIP_TERMS | {"pixel"}
 NETWORK_TERMS = CHIP_TERMS | {"second_identity"}
@@ -71,6 +73,13 @@ def chip_of(models: Models, image: Float[Array, "h w 3"], landmarks: Float[Array
     return align.aligned_chip(recogniser_of(models).spec, image, jax.lax.stop_gradient(landmarks))
 
 
+def like_photo(image: Float[Array, "h w 3"], photo: Float[Array, "h w 3"]) -> Float[Array, "h w 3"]:
+    """The render, or its luma where the photo is black and white: such a photo says nothing of colours."""
+    colourless = jnp.all(jnp.abs(photo - photo.mean(-1, keepdims=True)) < COLOURLESS)
+    luma = jnp.broadcast_to(jnp.dot(image, jnp.asarray(LUMA))[..., None], image.shape)
+    return jnp.where(colourless, luma, image)
+
+
 def energy(
     params: Params,
     observations: Observation,
@@ -100,11 +109,12 @@ def energy(
             terms["landmark"] = losses.landmark(points, observed.landmarks, observed.confidence, static.size)
         if names & IMAGE_TERMS:
             rendered = draw(models.shape, vertices, albedo, view.camera, view.light, static.size, background=GREY)
+            image = like_photo(rendered.image, observed.image)
             if "pixel" in names:
                 weight = jnp.where(rendered.coverage > 0.99, 1.0, 0.0) * observed.mask
-                terms["pixel"] = losses.pixel(rendered.image, observed.image, weight)
+                terms["pixel"] = losses.pixel(image, observed.image, weight)
             if names & CHIP_TERMS:
-                chip = chip_of(models, rendered.image, points)
+                chip = chip_of(models, image, points)
         if "expression" in names:
             stiffness = jnp.ones_like(view.expression) if models.stiffness is None else models.stiffness
             terms["expression"] = losses.expression_prior(view.expression, stiffness)

@@ -12,6 +12,7 @@ import pytest
 from ganfit_jax import assets, config, energy, evaluation, morphable, recognition
 from ganfit_jax.camera import project
 from ganfit_jax.config import Config, SecondRender
+from ganfit_jax.energy import like_photo
 from ganfit_jax.fit import active, as_arrays, compiled_start, fit, landmark_model, run_stage
 from ganfit_jax.types import Camera, LinearTexture, Models, Observation
 
@@ -222,3 +223,11 @@ def test_callbacks_and_traces_cover_all_steps(models):
     assert calls == [("align", 5, 12), ("align", 10, 12), ("align", 12, 12)]
     assert len(fitted.trace["align/landmark"]) == 12
     assert tuple(f.name for f in dataclasses.fields(config.Weights)) == config.TERMS
+
+
+def test_a_black_and_white_photo_is_compared_in_luma():
+    image = jnp.asarray(np.random.default_rng(0).uniform(size=(4, 5, 3)), jnp.float32)
+    photo = jnp.broadcast_to(image[..., :1], image.shape)
+    luma = np.asarray(image) @ np.array([0.299, 0.587, 0.114], np.float32)
+    np.testing.assert_allclose(like_photo(image, photo), np.repeat(luma[..., None], 3, -1), atol=1e-6)
+    np.testing.assert_array_equal(like_photo(image, image), image)
