@@ -174,11 +174,11 @@ print(json.dumps({"devices": len(jax.devices()), "used": sorted(used), "losses":
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("policy", "rate"), [((), 1e-3), (("colour", "translation", "cutout"), 1e-4)])
-def test_eight_devices_have_the_losses_of_one(folder, files, tmp_path, policy, rate):
-    """Sums in another order differ by 1e-7; where a leaky ReLU's kink is met, a penalty of so few units jumps. With
-    augmentation that happens after 17 steps at the usual rate, hence the smaller one."""
-    run = dataclasses.replace(TINY, batches=(8, 8), images=(80, 80), policy=policy, rate=rate)
+@pytest.mark.parametrize("policy", [(), ("colour", "translation", "cutout")])
+def test_eight_devices_have_the_losses_of_one(folder, files, tmp_path, policy):
+    """Sums in another order differ by 1e-7; where a leaky ReLU's kink is met, a penalty of so few units jumps. At the
+    usual rate that happens within 20 steps, hence a smaller one."""
+    run = dataclasses.replace(TINY, batches=(8, 8), images=(80, 80), policy=policy, rate=1e-4)
     (tmp_path / "settings.json").write_text(json.dumps(dataclasses.asdict(run)))
     command = [sys.executable, "-c", EIGHT, str(tmp_path), str(folder)]
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
