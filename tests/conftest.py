@@ -1,3 +1,4 @@
+import gc
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -8,6 +9,20 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_end_with_their_module():
+    """Every compiled program holds memory maps, of which Linux grants a process 65,530; past that it crashes."""
+    yield
+    jax.clear_caches()
+    gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def no_cache_outside(monkeypatch):
+    """Commands that run inside the tests' process leave the user's cache of compiled programs alone."""
+    monkeypatch.setattr("ganfit_jax.__main__.cache_compilations", lambda: None)
 
 
 @pytest.fixture(scope="session")

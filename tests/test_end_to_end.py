@@ -19,8 +19,7 @@ FILES = (
 
 
 @pytest.mark.slow
-def test_the_example_photo_with_the_defaults(tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "cache_compilations", lambda: None)
+def test_the_example_photo_with_the_defaults(tmp_path):
     assert command.run([str(PHOTO), f"--output={tmp_path}"]) == 0
     assert {p.name for p in tmp_path.iterdir()} == set(FILES.split())
     assert all(p.stat().st_size > 0 for p in tmp_path.iterdir())
@@ -33,8 +32,7 @@ def test_the_example_photo_with_the_defaults(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_papers_preset_runs_with_an_arcface_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "cache_compilations", lambda: None)
+def test_the_papers_preset_runs_with_an_arcface_network(tmp_path):
     rng, weights = np.random.default_rng(0), {}
     for path, leaf in nnx.to_flat_state(nnx.split(nnx.eval_shape(lambda: NETWORKS["iresnet18"](outputs=16)))[1]):
         name, fan = ".".join(map(str, path)), int(np.prod(leaf.shape[:-1]))
