@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from ganfit_jax.config import PRESETS, Config
-from ganfit_jax.errors import InputError
+from ganfit_jax.errors import InputError, complain
 
 USAGE = """ganfit PHOTO [PHOTO...] --output=DIR
 
@@ -160,12 +160,8 @@ def main() -> None:
     """Entry point of the command: one line and exit code 2 for bad input, 1 for a full disk, 130 when interrupted."""
     try:
         code = run(sys.argv[1:])
-    except InputError as error:
-        print(f"ganfit: {error}", file=sys.stderr)
-        code = 2
-    except OSError as error:
-        print(f"ganfit: {error}", file=sys.stderr)
-        code = 1
+    except (InputError, OSError) as error:
+        code = complain("ganfit", error)
     except KeyboardInterrupt:
         print("ganfit: interrupted", file=sys.stderr)
         code = 130

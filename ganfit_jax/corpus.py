@@ -161,6 +161,22 @@ def principal_components(
     return mean, basis * signs[:, None], variance / total
 
 
+def with_mirror(maps: Maps) -> tuple[Float[np.ndarray, "m s s 3"], Float[np.ndarray, "m s s"]]:
+    """Albedo and weight of maps, then of their mirror images."""
+    albedo, weight = (np.concatenate([x, x[:, :, ::-1]]) for x in (maps.albedo, maps.weight))
+    return albedo, weight
+
+
+def linear_basis(
+    albedo: Float[np.ndarray, "n s s 3"], weight: Float[np.ndarray, "n s s"], components: int
+) -> tuple[Float[np.ndarray, "s s 3"], Float[np.ndarray, "k s s 3"], Float[np.ndarray, "k"]]:
+    """`principal_components` of maps: their mean, basis, and the components' shares of the variance."""
+    # What nobody shows is the completed maps' average, not nothing.
+    spread = np.repeat(np.maximum(weight, 0.02).reshape(len(albedo), -1), 3, axis=1)
+    mean, basis, share = principal_components(albedo.reshape(len(albedo), -1), spread, components)
+    return mean.reshape(albedo.shape[1:]), basis.reshape(-1, *albedo.shape[1:]), share
+
+
 def write_linear_model(path: str | Path, maps: Maps, components: int, licence: str = "unknown") -> float:
     """Builds the linear texture model from maps and their mirror images and writes it; returns the share of the
     variance that the components explain.
@@ -168,19 +184,13 @@ def write_linear_model(path: str | Path, maps: Maps, components: int, licence: s
     File: ``mean`` (uint8, s s 3), ``luma`` (int8, k s s) and ``chroma`` (int8, k s/2 s/2 2) of the basis in YCbCr with
     chroma at half resolution, and ``luma_scale``, ``chroma_scale`` (k) that multiply them; `name`, `licence`.
     """
-    both = np.concatenate([maps.albedo, maps.albedo[:, :, ::-1]])
-    weight = np.concatenate([maps.weight, maps.weight[:, :, ::-1]])
-    size = both.shape[1]
-    flat = both.reshape(len(both), -1)
-    # What nobody shows is the completed maps' average, not nothing.
-    spread = np.repeat(np.maximum(weight, 0.02).reshape(len(both), -1), 3, axis=1)
-    mean, basis, share = principal_components(flat, spread, components)
-    luma, chroma = to_luma_chroma(basis.reshape(-1, size, size, 3))
+    mean, basis, share = linear_basis(*with_mirror(maps), components)
+    luma, chroma = to_luma_chroma(basis)
     luma_scale, chroma_scale = (np.abs(x).reshape(len(x), -1).max(1) / 127 for x in (luma, chroma))
     arrays = {
         "name": np.asarray("albedo"),
         "licence": np.asarray(licence),
-        "mean": np.uint8(np.round(255 * np.clip(mean.reshape(size, size, 3), 0, 1))),
+        "mean": np.uint8(np.round(255 * np.clip(mean, 0, 1))),
         "luma": np.int8(np.round(luma / luma_scale[:, None, None])),
         "chroma": np.int8(np.round(chroma / chroma_scale[:, None, None, None])),
         "luma_scale": np.float32(luma_scale),

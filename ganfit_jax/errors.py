@@ -15,15 +15,20 @@ class InputError(ValueError):
     """
 
 
+def complain(name: str, error: InputError | OSError) -> int:
+    """Prints one line and returns the exit code: 2 for what the user can mend, 1 for a full disk and the like."""
+    print(f"{name}: {error}", file=sys.stderr)
+    return 2 if isinstance(error, InputError) else 1
+
+
 def one_line(main: Callable[[Any], None]) -> Callable[[Any], None]:
-    """`main` of a runner, ending with one line and exit code 2 on an `InputError`, 1 on a full disk and the like."""
+    """`main` of a runner, ending with one line on an `InputError` or `OSError` (`complain`)."""
 
     @functools.wraps(main)
     def run(arguments: Any) -> None:
         try:
             main(arguments)
         except (InputError, OSError) as error:
-            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-            sys.exit(2 if isinstance(error, InputError) else 1)
+            sys.exit(complain(Path(sys.argv[0]).name, error))
 
     return run

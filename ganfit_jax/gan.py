@@ -26,9 +26,9 @@ ADAM = optax.scale_by_adam(b1=0.0, b2=0.99, eps=1e-8)
 STEADY = optax.scale_by_adam(b1=0.9, b2=0.99, eps=1e-8)  # without a critic: three times fewer steps (measured)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(unsafe_hash=True)
 class Settings:
-    """What shapes the networks and the compiled step; hashable."""
+    """What shapes the networks and the compiled step; hashable, and not to be changed once it is in use."""
 
     side: int = 128  # of the finished maps
     latent: int = 512

@@ -140,7 +140,8 @@ class Generator(nnx.Module):
     """Latent -> image. The latent is normalised first, so that only its direction matters.
 
     With a linear path of side `linear` > 0, the networks' colours are added to a linear model's, which takes the latent
-    as it is: the linear model gives tone and features, the networks what it cannot, above all fine detail.
+    as it is: the linear model gives tone and features, the networks what it cannot, above all fine detail. Every block
+    sees the linear model's map as well: to sharpen what lies there is learned far sooner than to draw it anew.
     """
 
     def __init__(self, latent: int, widths: Sequence[int], rngs: nnx.Rngs, colours: int = 3, linear: int = 0):
@@ -148,7 +149,8 @@ class Generator(nnx.Module):
         self.linear = Linear(latent, linear) if linear else None
         self.dense = Scaled(latent, 16 * widths[0], 0, rngs, gain=2**0.5 / 4)
         self.first = Scaled(widths[0], widths[0], 3, rngs)
-        self.blocks = nnx.List([Pair(narrow, wide, wide, rngs) for narrow, wide in pairwise(widths)])
+        more = colours if linear else 0
+        self.blocks = nnx.List([Pair(narrow + more, wide, wide, rngs) for narrow, wide in pairwise(widths)])
         self.colours = nnx.List([Scaled(width, colours, 1, rngs, gain=1.0) for width in widths])
         if linear:  # begin with the linear model alone
             for layer in self.colours:
@@ -162,9 +164,11 @@ class Generator(nnx.Module):
         x = pixel_norm(leaky(self.dense(x).reshape(-1, 4, 4, self.widths[0])))
         x = pixel_norm(leaky(self.first(x)))
         before = x
-        for block in self.blocks[: levels(side) - 1]:
-            before = x
-            x = pixel_norm(leaky(block.first(enlarge(x))))
+        for level, block in enumerate(self.blocks[: levels(side) - 1], start=1):
+            before, x = x, enlarge(x)
+            if self.linear is not None:
+                x = jnp.concatenate([x, self.linear(latent, 4 << level).astype(dtype)], axis=-1)
+            x = pixel_norm(leaky(block.first(x)))
             x = pixel_norm(leaky(block.second(x)))
         image = self.coloured(x, latent, side)
         if side > 4:

@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 from PIL import Image
 
-from ganfit_jax.corpus import LUMA, Maps, principal_components, read_maps
+from ganfit_jax.corpus import LUMA, Maps, linear_basis, read_maps, with_mirror
 from ganfit_jax.pyramid import gaussian, laplacian
 from ganfit_jax.types import LinearTexture
 
@@ -254,12 +254,8 @@ def shrink(maps: Maps, side: int) -> Maps:
 
 def linear_model(maps: Maps, components: int) -> LinearTexture:
     """The linear model of maps and their mirror images; it has at most one component less than these."""
-    both = np.concatenate([maps.albedo, maps.albedo[:, :, ::-1]])
-    weight = np.maximum(np.concatenate([maps.weight, maps.weight[:, :, ::-1]]), 0.02)
-    spread = np.repeat(weight.reshape(len(both), -1), 3, axis=1)
-    mean, basis, _ = principal_components(both.reshape(len(both), -1), spread, components)
-    shape = both.shape[1:]
-    return LinearTexture(jnp.asarray(mean, jnp.float32).reshape(shape), jnp.asarray(basis).reshape(-1, *shape))
+    mean, basis, _ = linear_basis(*with_mirror(maps), components)
+    return LinearTexture(jnp.asarray(mean, jnp.float32), jnp.asarray(basis, jnp.float32))
 
 
 def thousandths(distances: dict[int, float]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from jaxtyping import Array
 
 from ganfit_jax import gan, picture, texture_data
 from ganfit_jax.checkpoints import Checkpoints
-from ganfit_jax.corpus import principal_components
+from ganfit_jax.corpus import linear_basis
 from ganfit_jax.errors import InputError
 from ganfit_jax.files import write_bytes
 from ganfit_jax.generator import levels
@@ -30,24 +30,9 @@ SHOWN = ("distance", "reconstruction")  # losses beside the progress bar
 
 
 @dataclasses.dataclass
-class Training:
+class Training(gan.Settings):
     """A run: networks, data, schedule. Entry i of `batches` and `images` is for level i: 4 x 4, 8 x 8, and so on."""
 
-    side: int = 128
-    latent: int = 512
-    base: int = 2048
-    widest: int = 128
-    critic: float = 0.5
-    rate: float = 0.001
-    penalty: float = 10.0
-    drift: float = 0.001
-    average: int = 5000
-    policy: tuple[str, ...] = ()
-    reconstruction: float = 1.0
-    encoder: int = 64
-    linear: int = 0
-    adversarial: int = 4
-    bfloat16: bool = False
     batches: tuple[int, ...] = (16, 16, 16, 16, 8, 8, 8, 4)
     images: tuple[int, ...] = (10000, 20000, 30000, 40000, 40000, 40000, 40000, 40000)  # shown to each level
     fade: float = 0.4  # share of a level's images during which it fades in
@@ -141,15 +126,12 @@ def linear_path(training: Training, files: Sequence[MapFile], count: int = 1500)
     stream = texture_data.batches(files, training.linear, 10, training.seed, 0, training.mirror, training.pigments)
     batches = [next(stream) for _ in range(-(-count // 10))]
     maps, weight = (np.concatenate([batch[key] for batch in batches]) for key in ("albedo", "weight"))
-    # What nobody shows is the completed maps' average, not nothing.
-    spread = np.repeat(np.maximum(weight, 0.02).reshape(len(maps), -1), 3, axis=1)
-    mean, basis, _ = principal_components(maps.reshape(len(maps), -1), spread, training.latent)
+    mean, basis, _ = linear_basis(maps, weight, training.latent)
     if len(basis) < training.latent:
         raise InputError(
             f"latent = {training.latent}: expected at most {len(basis)} with a linear path of {count} maps"
         )
-    shape = maps.shape[1:]
-    return jnp.asarray(mean.reshape(shape), jnp.float32), jnp.asarray(basis.reshape(-1, *shape), jnp.float32)
+    return jnp.asarray(mean, jnp.float32), jnp.asarray(basis, jnp.float32)
 
 
 def train(

@@ -108,7 +108,10 @@ def plain_generator(arrays, latent, side, alpha):
     x = normed(rectified(scaled(arrays, "first", x)))
     image, level = scaled(arrays, "colours.0", x, 1.0), 0
     while image.shape[1] < side:
-        x = normed(rectified(scaled(arrays, f"blocks.{level}.first", doubled(x))))
+        x = doubled(x)
+        if "linear.mean" in arrays:
+            x = np.concatenate([x, plain_linear(arrays, latent, x.shape[1])], -1)
+        x = normed(rectified(scaled(arrays, f"blocks.{level}.first", x)))
         x = normed(rectified(scaled(arrays, f"blocks.{level}.second", x)))
         level, old = level + 1, doubled(image)
         image = scaled(arrays, f"colours.{level}", x, 1.0)
@@ -159,7 +162,7 @@ def test_the_generator_equals_plain_numpy(painter, side):
 
 
 @pytest.mark.parametrize("side", [4, 8, 16])
-def test_a_generator_with_a_linear_path_is_the_sum_of_both(with_linear, side):
+def test_a_generator_with_a_linear_path_sharpens_its_maps_and_adds_to_them(with_linear, side):
     latent, arrays = draw((2, LATENT)), with_linear[2]
     expected = plain_generator(arrays, latent, side, 0.3)
     expected += 0.3 * plain_linear(arrays, latent, side) if side > 4 else plain_linear(arrays, latent, side)

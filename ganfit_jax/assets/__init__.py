@@ -10,7 +10,7 @@ A texture model holds ``mean`` [s, s, 3] (floats in [0, 1], or uint8), ``name``,
 ``luma`` [n, s, s] and ``chroma`` [n, h, h, 2], times ``luma_scale`` [n] and ``chroma_scale`` [n]; ``corpus`` writes it.
 
 A texture generator holds ``widths`` (channels of the levels 4, 8, ...), ``latent_mean`` [d], ``latent_basis`` [n, d],
-``name``, ``licence`` and the generator's weights as ``generator.`` + dotted path; ``training`` writes it.
+``name``, ``licence`` and the generator's weights as ``generator.`` + dotted path; ``texture_export`` writes it.
 """
 
 import hashlib
