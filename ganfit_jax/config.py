@@ -101,6 +101,7 @@ class Config:
     texture_model: str = "albedo"
     recogniser: str = "dlib"
     detector: str = "auto"
+    moving_jaw: bool = True  # the jaw's landmarks follow the visible contour; False = they stay on the frontal one
     seed: int = 0
     chunk: int = 10  # steps between two reports
     stiffness: float = 8.0  # multiplies the expression prior of the units named next

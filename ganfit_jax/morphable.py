@@ -62,6 +62,12 @@ def contour(
     return jnp.argmax(reach, axis=1)
 
 
+def fixed_jaw(model: ShapeModel) -> ShapeModel:
+    """The model with jaw points that stay on the frontal contour: each has no candidate but its frontal point."""
+    faces, barycentric = model.landmark_faces[:17, None], model.landmark_barycentric[:17, None]
+    return model._replace(contour_faces=faces, contour_barycentric=barycentric)
+
+
 def _points(
     vertices: Float[Array, "v 3"], corners: Int[Array, "... 3"], barycentric: Float[Array, "... 3"]
 ) -> Float[Array, "... 3"]:

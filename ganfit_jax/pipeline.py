@@ -17,6 +17,7 @@ from ganfit_jax.detectors import detector
 from ganfit_jax.errors import InputError
 from ganfit_jax.fit import Callback, active, fit
 from ganfit_jax.landmarks import Detector, points_detector
+from ganfit_jax.morphable import fixed_jaw
 from ganfit_jax.observe import choose_face, observe, stack
 from ganfit_jax.occluders import skin_weight
 from ganfit_jax.photo import photo_size, read_photo
@@ -70,6 +71,7 @@ def load_models(config: Config) -> tuple[Models, dict[str, ModelInfo]]:
         recogniser, recogniser_info = recognition.load(config.recogniser)
     except (FileNotFoundError, ValueError) as error:
         raise InputError(str(error)) from None
+    shape = shape if config.moving_jaw else fixed_jaw(shape)
     infos = {"shape": shape_info, "texture": texture_info, "recogniser": recogniser_info}
     return Models(shape, texture, recogniser, stiffness(config, shape_info.expressions)), infos
 

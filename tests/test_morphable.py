@@ -113,3 +113,15 @@ def test_landmarks_are_mirror_symmetric_and_in_order(model):
     assert (np.diff(points[:9, 0]) > 0).all() and (np.diff(points[:9, 1]) < 0).all()
     assert (np.diff(points[27:31, 1]) < 0).all() and points[30, 2] == points[:, 2].max()
     assert 55 < np.linalg.norm(points[36:42].mean(0) - points[42:48].mean(0)) < 70
+
+
+def test_a_fixed_jaw_stays_where_it_is_seen_from_the_front(model):
+    rotation = jnp.float32([0.0, 0.5, 0.0])
+    still = np.asarray(morphable.landmarks(morphable.fixed_jaw(model), model.mean, rotation))
+    weights, vertices, faces = (np.asarray(x) for x in (model.landmark_barycentric, model.mean, model.faces))
+    for k in range(17):
+        wanted = sum(w * vertices[v] for w, v in zip(weights[k], faces[model.landmark_faces[k]], strict=True))
+        assert still[k] == pytest.approx(wanted, abs=1e-3)
+    moving = np.asarray(morphable.landmarks(model, model.mean, rotation))
+    assert np.abs(moving[:17] - still[:17]).max() > 3.0
+    assert moving[17:] == pytest.approx(still[17:])

@@ -41,6 +41,11 @@ def test_built_in_models_and_where_they_came_from(loaded):
     assert stiff["jawOpen"] == 1
 
 
+def test_the_switch_of_the_moving_jaw_line_reaches_the_model(loaded):
+    still, _ = pipeline.load_models(Config(moving_jaw=False))
+    assert still.shape.contour_faces.shape == (17, 1) != loaded[0].shape.contour_faces.shape
+
+
 @pytest.mark.parametrize("field", ["shape_model", "texture_model", "recogniser"])
 def test_a_missing_model_is_one_line_that_names_it(field):
     with pytest.raises(InputError, match=r"nothing\.npz") as caught:
