@@ -4,13 +4,15 @@ Protocol: similarity from landmarks, crop of the truth around the nose tip, ICP 
 points of the surface, mean closest distance in both directions averaged.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 
-NEIGHBOURS = 12  # triangles looked at for each point, nearest centroids first
+NEIGHBOURS = 12  # triangles looked at first for each point, nearest centroids first
+CANDIDATES = 400_000  # triangles looked at together, about: bounds the memory
 
 
 class Surface(NamedTuple):
@@ -28,6 +30,10 @@ class Similarity(NamedTuple):
     def __call__(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
         return self.scale * points @ self.rotation.T + self.shift
 
+    def inverse(self) -> "Similarity":
+        """The similarity that undoes this one."""
+        return Similarity(1.0 / self.scale, self.rotation.T, -self.rotation.T @ self.shift / self.scale)
+
 
 class SurfaceError(NamedTuple):
     """Millimetres of the truth."""
@@ -38,14 +44,21 @@ class SurfaceError(NamedTuple):
     alignment: Similarity  # reconstruction -> truth
 
 
-def umeyama(source: Float[np.ndarray, "n 3"], target: Float[np.ndarray, "n 3"], scaled: bool = True) -> Similarity:
+def umeyama(
+    source: Float[np.ndarray, "n 3"],
+    target: Float[np.ndarray, "n 3"],
+    scaled: bool = True,
+    weights: Float[np.ndarray, "n"] | None = None,
+) -> Similarity:
     """The similarity (or rigid motion) that brings source to target in the least squares sense (Umeyama 1991)."""
-    a, b = source - source.mean(0), target - target.mean(0)
-    u, d, vt = np.linalg.svd(b.T @ a)
+    each = np.full(len(source), 1.0 / len(source)) if weights is None else weights / weights.sum()
+    middle, goal = each @ source, each @ target
+    a, b = source - middle, target - goal
+    u, d, vt = np.linalg.svd((each[:, None] * b).T @ a)
     sign = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
     rotation = u @ sign @ vt
-    scale = float((d * np.diag(sign)).sum() / (a**2).sum()) if scaled else 1.0
-    return Similarity(scale, rotation, target.mean(0) - scale * rotation @ source.mean(0))
+    scale = float((d * np.diag(sign)).sum() / (each @ a**2).sum()) if scaled else 1.0
+    return Similarity(scale, rotation, goal - scale * rotation @ middle)
 
 
 def closest_in_triangles(
@@ -72,14 +85,56 @@ def closest_in_triangles(
     return best
 
 
+def searcher(surface: Surface) -> Callable[[Float[np.ndarray, "n 3"]], Float[np.ndarray, "n 3"]]:
+    """A function that gives the closest point of a surface to each point; exact for triangles of any sizes.
+
+    Triangles are sorted by size. In each class the triangles of the nearest centroids are looked at first; where a
+    further one could be closer (its centroid lies within the distance found plus its radius), all of those are too.
+    """
+    triangles = surface.vertices[surface.faces].astype(np.float64)
+    if not len(triangles):
+        raise ValueError("a surface without triangles has no closest points")
+    centres = triangles.mean(1)
+    radii = np.linalg.norm(triangles - centres[:, None], axis=-1).max(1)
+    sizes = np.ceil(np.log2(np.maximum(radii, 1e-6))).astype(int)
+    classes = [np.flatnonzero(sizes == size) for size in np.unique(sizes)]
+    classes.sort(key=len, reverse=True)
+    trees = [(own, KDTree(centres[own]), float(radii[own].max())) for own in classes]
+
+    def search(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+        points = np.asarray(points, np.float64)
+        best, nearest = np.zeros_like(points), np.full(len(points), np.inf)
+
+        def look(rows: Int[np.ndarray, "p"], candidates: Int[np.ndarray, "p"]) -> None:
+            """Takes the triangle of each pair of a point and a triangle where it is closer than what was found."""
+            found = closest_in_triangles(points[rows], triangles[candidates[:, None]])[:, 0]
+            apart = np.linalg.norm(found - points[rows], axis=-1)
+            order = np.lexsort((-apart, rows))  # the last pair of each point is its closest
+            closer = order[apart[order] < nearest[rows[order]]]
+            best[rows[closer]], nearest[rows[closer]] = found[closer], apart[closer]
+
+        for own, tree, radius in trees:
+            count = min(NEIGHBOURS, len(own))
+            reach, near = (x.reshape(len(points), count) for x in tree.query(points, count))
+            worth = np.flatnonzero(reach[:, 0] < nearest + radius)
+            look(np.repeat(worth, count), own[near[worth].ravel()])
+            open_ = np.flatnonzero(reach[:, -1] < nearest + radius) if count < len(own) else np.zeros(0, int)
+            if not len(open_):
+                continue
+            within = nearest[open_] + radius
+            lengths = tree.query_ball_point(points[open_], within, return_length=True)
+            for part in np.array_split(open_, max(1, int(lengths.sum()) // CANDIDATES)):
+                lists = tree.query_ball_point(points[part], nearest[part] + radius)
+                rows = np.repeat(part, [len(each) for each in lists])
+                look(rows, own[np.concatenate(lists).astype(int)])
+        return best
+
+    return search
+
+
 def closest_points(points: Float[np.ndarray, "n 3"], surface: Surface) -> Float[np.ndarray, "n 3"]:
-    """The closest point of a surface to each point, among the triangles whose centroids or corners are nearest."""
-    triangles = surface.vertices[surface.faces]
-    count = min(NEIGHBOURS, len(triangles))
-    near = KDTree(triangles.mean(1)).query(points, count)[1].reshape(len(points), count)
-    found = closest_in_triangles(points, triangles[near])
-    best = ((found - points[:, None]) ** 2).sum(-1).argmin(1)
-    return found[np.arange(len(points)), best]
+    """The closest point of a surface to each point (`searcher`)."""
+    return searcher(surface)(points)
 
 
 def distances(points: Float[np.ndarray, "n 3"], surface: Surface) -> Float[np.ndarray, "n"]:
@@ -94,17 +149,25 @@ def icp(
     scaled: bool = True,
     tolerance: float = 1e-3,
     rounds: int = 100,
+    weights: Float[np.ndarray, "n"] | None = None,
 ) -> Similarity:
     """Iterative closest points from the source points to the target surface, until the gain is under `tolerance` mm."""
-    motion, before = start, np.inf
+    motion, before, search = start, np.inf, searcher(target)
     for _ in range(rounds):
-        found = closest_points(motion(source), target)
-        motion = umeyama(source, found, scaled)
-        error = float(np.linalg.norm(motion(source) - found, axis=-1).mean())
+        found = search(motion(source))
+        motion = umeyama(source, found, scaled, weights)
+        error = float(np.average(np.linalg.norm(motion(source) - found, axis=-1), weights=weights))
         if before - error < tolerance:
             break
         before = error
     return motion
+
+
+def vertex_areas(surface: Surface) -> Float[np.ndarray, "v"]:
+    """A third of the area of the triangles around each vertex, mm^2: means weighted by it do not depend on the mesh."""
+    a, b, c = (surface.vertices[surface.faces[:, i]] for i in range(3))
+    area = 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=-1)
+    return np.bincount(surface.faces.ravel(), np.repeat(area / 3.0, 3), len(surface.vertices))
 
 
 def crop(surface: Surface, centre: Float[np.ndarray, "3"], radius: float) -> Surface:
@@ -131,7 +194,7 @@ def surface_error(
     part = crop(truth, nose_tip, radius)
     first = umeyama(truth_landmarks, landmarks, scaled)
     motion = icp(part.vertices, reconstruction, first, scaled)
-    inverse = Similarity(1.0 / motion.scale, motion.rotation.T, -motion.rotation.T @ motion.shift / motion.scale)
+    inverse = motion.inverse()
     moved = Surface(inverse(reconstruction.vertices), reconstruction.faces)
     forward = float(distances(part.vertices, moved).mean())
     own = crop(moved, nose_tip, radius)

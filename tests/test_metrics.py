@@ -98,3 +98,30 @@ def test_the_order_of_vertices_does_not_matter():
     ]
     assert errors[0] > 0.3
     assert errors[0] == pytest.approx(errors[1], abs=1e-3)
+
+
+def test_triangles_of_very_different_sizes_agree_with_an_independent_library():
+    """The closest triangle may be huge, with its centroid further away than that of many small ones."""
+    box, ball = trimesh.creation.box((100, 100, 100)), trimesh.creation.icosphere(subdivisions=3, radius=45)
+    both = trimesh.util.concatenate([box, ball])
+    points = RNG.uniform(-70, 70, size=(300, 3))
+    points[0] = 0  # as far from every triangle of the ball
+    found = metrics.distances(points, Surface(np.asarray(both.vertices, float), np.asarray(both.faces)))
+    assert found == pytest.approx(trimesh.proximity.closest_point_naive(both, points)[1], abs=1e-9)
+    with pytest.raises(ValueError, match="without triangles"):
+        metrics.searcher(Surface(np.zeros((3, 3)), np.zeros((0, 3), int)))
+
+
+def test_weighted_alignment_and_areas():
+    points, weights = RNG.normal(size=(20, 3)), RNG.integers(1, 4, 20).astype(float)
+    moved = points @ rotation(0.4).T + RNG.normal(0, 0.1, size=(20, 3))
+    repeated = np.repeat(np.arange(20), weights.astype(int))
+    for scaled in (True, False):
+        one = metrics.umeyama(points, moved, scaled, weights)
+        other = metrics.umeyama(points[repeated], moved[repeated], scaled)
+        for a, b in zip(one, other, strict=True):
+            assert a == pytest.approx(b)
+        assert one.inverse()(one(points)) == pytest.approx(points)
+    areas = metrics.vertex_areas(sphere(10.0, 4))
+    assert areas.sum() == pytest.approx(4 * np.pi * 100, rel=0.01)
+    assert metrics.vertex_areas(Surface(np.eye(3), np.array([[0, 1, 2]]))) == pytest.approx(np.full(3, 3**0.5 / 6))
