@@ -88,8 +88,9 @@ def read_points(path: str | Path) -> tuple[Float[np.ndarray, "68 d"], Float[np.n
     """68 points and their confidence (0 = the file has none) from a ``.txt``, ``.pts``, ``.ljson`` or ``.json`` file.
 
     ``.txt``: a line "x y" (or "x,y", or three numbers) a point, pixels counted from 0. ``.pts``: iBUG's format, counted
-    from 1. ``.ljson``/``.json``: menpo's format of any version, in which a 2D point is (y, x), counted from 0; a plain
-    list of points is (x, y). 2D points come back with pixel centres at +0.5; 3D points (of scans) as they are.
+    from 1. ``.ljson``/``.json``: menpo's format of any version, in which a 2D point is (y, x), counted from 0, and of
+    several groups the first with 68 points counts; a plain list of points is (x, y). 2D points come back with pixel
+    centres at +0.5; 3D points (of scans) as they are.
     """
     path = Path(path)
     try:
@@ -160,7 +161,8 @@ def _json_points(text: str) -> Float[np.ndarray, "n d"]:
     if menpo:
         groups = data.get("groups", [data])
         groups = list(groups.values()) if isinstance(groups, dict) else groups
-        marks = groups[0]["landmarks"]
-        data = marks["points"] if isinstance(marks, dict) else [mark["point"] for mark in marks]
+        sets = [group["landmarks"] for group in groups]
+        sets = [marks["points"] if isinstance(marks, dict) else [mark["point"] for mark in marks] for marks in sets]
+        data = next((marks for marks in sets if len(marks) == 68), sets[0])
     points = np.array([[np.nan if value is None else value for value in point] for point in data], np.float64)
     return points[:, ::-1] if menpo and points.shape[1] == 2 else points
