@@ -1,0 +1,249 @@
+"""Fits whose truth is known: synthetic people and a scanned head, photographed by `studio`; tables and plots."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ganfit_jax import assets, deviations, headscan, people, picture, plots, results, studio, texture
+from ganfit_jax.config import Config
+from ganfit_jax.deviations import Head, Pose
+from ganfit_jax.errors import InputError
+from ganfit_jax.export import save_fit
+from ganfit_jax.gallery import Row
+from ganfit_jax.landmarks import NOSE_TIP, Detector
+from ganfit_jax.metrics import Similarity, Surface, distances
+from ganfit_jax.people import Person, Settings, Shot
+from ganfit_jax.photo import read_photo
+from ganfit_jax.pipeline import Result, fit_with
+from ganfit_jax.types import ModelInfo, Models
+
+CANDIDATES = 3  # views drawn for each photo, as the detector finds no face in some
+SCAN_YAWS = (0.0, -45.0, 45.0, -22.0, 22.0)  # degrees; the first is the single photo
+SCAN_LIGHT = studio.Lighting(
+    (
+        studio.Lamp(np.array([0.5, 0.4, 0.9]), np.full(3, 0.6), 0.2),
+        studio.Lamp(np.array([-0.7, 0.1, 0.7]), np.full(3, 0.15), 0.3),
+    ),
+    np.full(3, 0.35),
+)
+BANDS = (0.0, 15.0, 30.0, 45.0, 60.0, 90.0)  # degrees of yaw
+COLUMNS = ("error_mm", "mean_face_mm", "expression_mm", "no_expression_mm", "pose_degrees", "light_degrees", "seconds")
+
+Work = Callable[[str, Path], Row]
+
+
+def synthetic(
+    models: Models, infos: Mapping[str, ModelInfo], find: Detector, config: Config, settings: Settings
+) -> tuple[list[str], Work]:
+    """Synthetic people to fit: the items' names "PERSON-PHOTOSxSIZE", and what measures one of them into its folder.
+
+    Photos are kept in the folder "photos" beside the items' and shared by all items of a person. A view in which the
+    detector finds no face is passed over (figure ``passed_over``); the first photo is the same in all items.
+
+    Raises `InputError` where mitsuba, the shape model or the maps are absent.
+    """
+    studio.mitsuba()
+    model, names = models.shape, infos["shape"].expressions
+    if settings.shape_model:
+        model, info = assets.load_shape(settings.shape_model)
+        names = info.expressions
+    if settings.texture_maps:
+        people.map_names(settings.texture_maps)
+
+    def work(name: str, folder: Path) -> Row:
+        number, count, size = (int(x) for x in name.replace("x", "-").split("-"))
+        person = people.draw_person(settings, number, model, models.texture)
+        shots: list[Shot] = []
+        paths: list[Path] = []
+        for view in range(CANDIDATES * count):
+            shot = people.draw_shot(settings, number, view, names, model)
+            path = photo_of(folder.parent / "photos", f"{number:03d}-{view}", person, shot, size, settings)
+            if len(paths) < count and find.detect(read_photo(path)):
+                shots.append(shot)
+                paths.append(path)
+            if len(paths) == count:
+                break
+        if len(paths) < count:
+            raise InputError(f"{name}: {len(paths)} views with a face, expected {count}")
+        neutral = people.vertices(person)
+        poses = [
+            Pose(people.vertices(person, s.expression) - neutral, s.camera, studio.main_direction(s.lighting))
+            for s in shots
+        ]
+        result = fit_with(models, dict(infos), paths, config, find)
+        found, error = deviations.figures(
+            deviations.fitted(models.shape, result.fit.params), Head(model, neutral, tuple(poses))
+        )
+        figures: dict[str, float | str] = {
+            **found,
+            "seconds": result.seconds["observe"] + result.seconds["fit"],
+            "photos": count,
+            "size": size,
+            "yaw": float(np.mean([abs(shot.yaw) for shot in shots])),
+            "passed_over": view + 1 - count,
+            "hidden": float(np.mean([shot.hand is not None or person.frame is not None for shot in shots])),
+        }
+        truth = Surface(neutral, deviations.skin(model))
+        tip = deviations.marks(model, neutral)[NOSE_TIP]
+        return Row(figures, show(result, folder, truth, tip, error.alignment))
+
+    return [
+        f"{number:03d}-{count}x{size}"
+        for count in settings.photos
+        for size in settings.sizes
+        for number in range(settings.people)
+    ], work
+
+
+def photo_of(folder: Path, name: str, person: Person, shot: Shot, size: int, settings: Settings) -> Path:
+    """The photo's file; it is taken once, at the largest size, and scaled down for the others."""
+    path, largest = folder / f"{name}x{size}.png", max(settings.sizes)
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        if size == largest:
+            image = people.take(person, shot, size, settings.samples)
+        else:
+            image = picture.resize(read_photo(photo_of(folder, name, person, shot, largest, settings)), size, size)
+        picture.save_png(path, image)
+    return path
+
+
+def scan(
+    models: Models,
+    infos: Mapping[str, ModelInfo],
+    find: Detector,
+    config: Config,
+    mesh: Path,
+    colours: Path,
+    size: int = 512,
+    samples: int = 48,
+) -> tuple[list[str], Work]:
+    """A scanned head to fit from one photo and from five: items "1" and "5", and what measures one into its folder.
+
+    ``error_mm``: mean distance of the scan's points to the neutral skin (`headscan.scan_error`); ``expressed_mm``: to
+    the skin with the first photo's expression; ``mean_face_mm``: to the model's mean face. Five photos are taken from
+    different sides (`SCAN_YAWS`) into the folder "photos" beside the items'.
+    """
+    read = headscan.read_scan(mesh, colours, models.shape, find)
+
+    def work(name: str, folder: Path) -> Row:
+        paths = []
+        for yaw in SCAN_YAWS[: int(name)]:
+            paths.append(folder.parent / "photos" / f"{round(yaw)}x{size}.png")
+            if not paths[-1].exists():
+                paths[-1].parent.mkdir(parents=True, exist_ok=True)
+                random = np.random.default_rng(round(100 + yaw))
+                wall = studio.backdrop(size, random)
+                light, view = SCAN_LIGHT, headscan.camera_at(yaw, 0.0)
+                photo = studio.photograph([read.solid], view, light, size, wall, samples=samples)
+                picture.save_png(paths[-1], studio.developed(photo, random))
+        result = fit_with(models, dict(infos), paths, config, find)
+        head = deviations.fitted(models.shape, result.fit.params)
+        shapes = {
+            "error_mm": head.vertices,
+            "expressed_mm": head.vertices + head.poses[0].offsets,
+            "mean_face_mm": np.asarray(models.shape.mean, np.float64),
+        }
+        measured = {kind: headscan.scan_error(read, models.shape, shape) for kind, shape in shapes.items()}
+        figures: dict[str, float | str] = {kind: float(apart.mean()) for kind, (apart, _) in measured.items()}
+        figures |= {"median_mm": float(np.median(measured["error_mm"][0])), "photos": len(paths), "size": size}
+        figures |= {"seconds": result.seconds["observe"] + result.seconds["fit"]}
+        truth = Surface(read.solid.vertices, np.asarray(read.solid.faces))
+        tip = read.landmarks[NOSE_TIP]
+        return Row(figures, show(result, folder, truth, tip, measured["error_mm"][1]))
+
+    return ["1", str(len(SCAN_YAWS))], work
+
+
+def show(
+    result: Result, folder: Path, truth: Surface, tip: np.ndarray, alignment: Similarity, limit: float = 4.0
+) -> dict[str, str]:
+    """Keeps the fit (fit.npz) and writes pictures: of the first photo what was fitted; the true shape, the found one
+    (neutral, aligned), its distance to the truth in colours from blue (0) to red (`limit` mm)."""
+    models, params = result.models, result.fit.params
+    save_fit(folder / "fit.npz", params, result.infos, dataclasses.asdict(result.config))
+    view = jax.tree.map(lambda x: x[0], params.views)
+    albedo = jax.jit(texture.decode)(models.texture, params.identity.texture)
+    seen = results.pictures(models, params, view, result.observations.image[0], albedo)
+    head = deviations.fitted(models.shape, params)
+    found = Surface(alignment(head.vertices), deviations.skin(models.shape))
+    apart = np.full(len(found.vertices), np.nan)
+    near = np.linalg.norm(found.vertices - tip, axis=1) < 95.0
+    apart[near] = distances(found.vertices[near], truth)
+    centre = tip - np.array([0.0, 5.0, 0.0])
+    images = {
+        "photo": result.observations.image[0],
+        "render": seen.composite,
+        "geometry": seen.geometry,
+        "truth": plots.mesh_picture(truth, None, centre, 110.0),
+        "found": plots.mesh_picture(found, None, centre, 110.0),
+        f"error, 0 to {limit:g} mm": plots.mesh_picture(found, plots.error_colours(apart, limit), centre, 110.0),
+    }
+    files = {title: f"{title.split(',')[0]}.png" for title in images}
+    for title, image in images.items():
+        picture.save_png(folder / files[title], image)
+    if len(result.photos) > 1:
+        photos = [np.asarray(image) for image in result.observations.image]
+        picture.save_png(folder / "photos.png", picture.contact_sheet(photos, min(4, len(photos))))
+        files = {"photo": files.pop("photo"), "all photos": "photos.png", **files}
+    return files
+
+
+def tables(rows: Mapping[str, Row]) -> dict[str, list[dict[str, Any]]]:
+    """Means over the items: by number of photos, by size of the photos, and for single photos by yaw and by what hides
+    the face."""
+    figures = [row.figures for row in rows.values()]
+    singles = [f for f in figures if f["photos"] == 1]
+    found = {
+        "By number of photos and size": grouped(figures, lambda f: f"{f['photos']} x {f['size']} px"),
+        "By yaw, one photo": grouped(singles, band),
+        "By what hides the face, one photo": grouped(
+            singles, lambda f: "glasses or hand" if f["hidden"] else "nothing"
+        ),
+    }
+    return {title: table for title, table in found.items() if table}
+
+
+def band(figures: Mapping[str, Any]) -> str:
+    """The band of yaw, degrees."""
+    index = int(np.clip(np.searchsorted(BANDS, figures["yaw"], side="right"), 1, len(BANDS) - 1))
+    return f"{BANDS[index - 1]:g} to {BANDS[index]:g} degrees"
+
+
+def grouped(figures: Sequence[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], str]) -> list[dict[str, Any]]:
+    """A row of means for each group, and the standard deviation of the error."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for each in sorted(figures, key=lambda f: (f["photos"], f["size"], f["yaw"])):
+        groups.setdefault(key(each), []).append(each)
+    return [
+        {
+            "group": name,
+            "items": len(members),
+            **{c: float(np.mean([m[c] for m in members])) for c in COLUMNS},
+            "error_std": float(np.std([m["error_mm"] for m in members])),
+        }
+        for name, members in groups.items()
+    ]
+
+
+def charts(rows: Mapping[str, Row], output: Path) -> dict[str, str]:
+    """Writes plots of the error against yaw, size and number of photos; title -> file name."""
+    figures = [row.figures for row in rows.values()]
+    kinds = {"yaw": "yaw, degrees", "size": "side of the photo, pixels", "photos": "photos of a person"}
+    made = {}
+    for kind, label in kinds.items():
+        chosen = [f for f in figures if kind == "photos" or f["photos"] == 1]
+        places = [float(f[kind]) if kind != "yaw" else 5.0 * round(float(f["yaw"]) / 5.0) for f in chosen]
+        if len(set(places)) < 2:
+            continue
+        lines: dict[str, dict[float, list[float]]] = {"fit": {}, "mean face": {}}
+        for place, each in zip(places, chosen, strict=True):
+            lines["fit"].setdefault(place, []).append(float(each["error_mm"]))
+            lines["mean face"].setdefault(place, []).append(float(each["mean_face_mm"]))
+        plots.error_lines(output / f"error_{kind}.png", lines, label)
+        made[f"Error by {label.split(',')[0]}"] = f"error_{kind}.png"
+    return made
