@@ -14,9 +14,10 @@ from ganfit_jax import morphable
 from ganfit_jax.errors import InputError
 from ganfit_jax.evaluation import synthetic_person
 from ganfit_jax.files import write_bytes
-from ganfit_jax.landmarks import Detector
+from ganfit_jax.landmarks import NOSE_TIP, Detector
 from ganfit_jax.metrics import Surface, surface_error
 from ganfit_jax.picture import png_bytes
+from ganfit_jax.scans import MESHES, read_scan
 from ganfit_jax.types import Light, Models, Params, ShapeModel
 
 PHOTO_KINDS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -27,7 +28,7 @@ class Truth(NamedTuple):
     """What is known of a person: the neutral face, and the light of each photo where that is known too."""
 
     surface: Surface  # millimetres
-    landmarks: Float[np.ndarray, "68 3"]
+    landmarks: Float[np.ndarray, "68 3"]  # NaN where one is not known
     light: Light | None  # leading photo axis
 
 
@@ -54,7 +55,8 @@ def neutral_face(model: ShapeModel, params: Params) -> tuple[Surface, Float[np.n
 def truth_figures(model: ShapeModel, params: Params, truth: Truth) -> dict[str, float]:
     """Errors of a fit against the truth: "geometry mm" (`metrics.surface_error`), "light %" of the first photo."""
     surface, landmarks = neutral_face(model, params)
-    error = surface_error(surface, landmarks[17:], truth.surface, truth.landmarks[17:], truth.landmarks[30])
+    known = 17 + np.flatnonzero(np.isfinite(truth.landmarks[17:]).all(1))
+    error = surface_error(surface, landmarks[known], truth.surface, truth.landmarks[known], truth.landmarks[NOSE_TIP])
     figures = {"geometry mm": error.mean}
     if truth.light is not None:
         found, known = (jax.tree.map(lambda x: np.asarray(x[0]), light) for light in (params.views.light, truth.light))
@@ -109,9 +111,19 @@ def read_truth(path: Path) -> Truth:
 
 
 def beside(stem: Path) -> Truth | None:
-    """The truth in ``stem.npz``, or in ``stem.obj`` with its 68 landmarks in a points file of that stem; or None."""
-    file = stem.with_name(stem.name + ".npz")
-    return read_truth(file) if file.is_file() else None
+    """The truth in ``stem.npz`` (`write_truth`), or in a scan ``stem.obj`` (.ply, .glb, .stl; millimetres) with its 68
+    landmarks in ``stem.ljson`` (.json, .txt); None where there is neither."""
+    stored, *meshes = (stem.with_name(stem.name + kind) for kind in (".npz", *MESHES))
+    if stored.is_file():
+        return read_truth(stored)
+    for mesh in meshes:
+        if mesh.is_file():
+            marks = [mesh.with_suffix(kind) for kind in (".ljson", ".json", ".txt")]
+            scan = read_scan(mesh, next((file for file in marks if file.is_file()), marks[0]))
+            if not np.isfinite(scan.landmarks[NOSE_TIP]).all():
+                raise InputError(f"{mesh}: the landmark of the nose tip (30) is not known, expected it")
+            return Truth(scan.surface, scan.landmarks, None)
+    return None
 
 
 def photos_of(folder: Path) -> tuple[Path, ...]:
