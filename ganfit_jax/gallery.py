@@ -24,22 +24,26 @@ ROW_FILE = "row.json"
 class Row(NamedTuple):
     """What was measured of one item."""
 
-    figures: dict[str, float | str]  # one item's measurements, plain JSON; NaN = could not be measured
+    # One item's measurements, plain JSON; NaN = could not be measured. The page shows those that are called
+    # "METHOD: FIGURE" as a table with a line for each method.
+    figures: dict[str, float | str]
     pictures: dict[str, str]  # title -> file name (PNG or JPEG) in the item's folder, in the order shown
 
 
-def kept(folder: Path, work: Callable[[], Row], settings: str = "") -> Row:
+def kept(folder: Path, work: Callable[[], Row], settings: str = "", needs: Iterable[str] = ()) -> Row:
     """The row in ``folder/row.json``; `work` is done, and its row written, only where there is none.
 
-    A row counts as absent if its file cannot be read, if one of its pictures is gone, or if it was made with other
-    `settings` (any text that says what the figures depend on). Makes the folder.
+    A row counts as absent if its file cannot be read, if one of its pictures or of the files that it `needs` is gone,
+    or if it was made with other `settings` (any text that says what the figures depend on). Makes the folder.
     """
     file = prepare_folder(folder) / ROW_FILE
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
         figures = {name: math.nan if value is None else value for name, value in stored["figures"].items()}
         row = Row(figures, dict(stored["pictures"]))
-        if stored["settings"] == settings and all((folder / name).is_file() for name in row.pictures.values()):
+        if stored["settings"] == settings and all(
+            (folder / name).is_file() for name in (*row.pictures.values(), *needs)
+        ):
             return row
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
@@ -159,9 +163,15 @@ def _item(name: str, row: Row, folder: Path) -> str:
         f"<figure>{_image(folder / file, f'{title} of {name}', SHOWN)}<figcaption>{escape(title)}</figcaption></figure>"
         for title, file in row.pictures.items()
     )
-    figures = " &middot; ".join(f"{escape(k)} <b>{escape(shown(v))}</b>" for k, v in row.figures.items())
+    methods = list(dict.fromkeys(name.split(": ", 1)[0] for name in row.figures if ": " in name))
+    table = [
+        {"": method} | {n.split(": ", 1)[1]: v for n, v in row.figures.items() if n.startswith(f"{method}: ")}
+        for method in methods
+    ]
+    single = {k: v for k, v in row.figures.items() if ": " not in k}
+    figures = " &middot; ".join(f"{escape(k)} <b>{escape(shown(v))}</b>" for k, v in single.items())
     text = f'<h3>{escape(name)}</h3><p class="figures">{figures}</p>'
-    return f'<div class="item">{text}<div class="row">{pictures}</div></div>'
+    return f'<div class="item">{text}<div class="row">{pictures}</div>{_html_table(table) if table else ""}</div>'
 
 
 def _image(path: Path, description: str, limit: tuple[int, int]) -> str:

@@ -1,0 +1,190 @@
+"""One person: fit, scans and rivals compared, pictures judged, all of it kept; and the tables and plots of many."""
+
+import dataclasses
+import io
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from ganfit_jax import geometry, likeness, phases, pipeline, results, scans, texture
+from ganfit_jax.cases import Case
+from ganfit_jax.config import Config
+from ganfit_jax.errors import InputError
+from ganfit_jax.evaluation import describe, side_view
+from ganfit_jax.export import load_fit
+from ganfit_jax.files import write_bytes
+from ganfit_jax.gallery import Row, plain
+from ganfit_jax.landmarks import Detector
+from ganfit_jax.metrics import Similarity
+from ganfit_jax.photo import read_photo
+from ganfit_jax.picture import save_png
+from ganfit_jax.protocols import Field
+from ganfit_jax.results import name_of
+from ganfit_jax.scans import Marked
+from ganfit_jax.subjects import neutral_face
+from ganfit_jax.types import ModelInfo, Models, Params, Recogniser, ShapeModel
+
+OURS, MEAN, SIDE = "ganfit", "mean face", "ganfit, side"
+ARRAYS = "measured.npz"
+
+
+class Rival(NamedTuple):
+    """Another program's results: NAME.obj (.ply, .glb, .stl) and NAME.png (a render) for each case, all optional."""
+
+    name: str
+    folder: Path
+    unit: float  # millimetres in one unit of its meshes
+
+
+class Tools(NamedTuple):
+    """What is loaded once for all people."""
+
+    models: Models
+    infos: dict[str, ModelInfo]
+    config: Config
+    find: Detector
+    judge: Recogniser  # compares photos and renders
+    network: Any  # dlib's own
+    rivals: tuple[Rival, ...] = ()
+
+
+def read_rival(text: str) -> Rival:
+    """``FOLDER`` or ``FOLDER=UNIT`` with the millimetres in one unit of the meshes (a number; 1 by default)."""
+    folder, _, unit = text.partition("=")
+    if not Path(folder).is_dir():
+        raise InputError(f"--fits={text}: {folder} is not a folder, expected one with meshes")
+    try:
+        millimetres = float(unit or 1.0)
+    except ValueError:
+        raise InputError(f"--fits={text}: found '{unit}' behind the folder, expected millimetres a unit") from None
+    return Rival(Path(folder).name, Path(folder), millimetres)
+
+
+class Person(NamedTuple):
+    """What is kept of one person."""
+
+    row: Row
+    fields: dict[str, Field]  # method -> NoW distances
+    seen: dict[str, Float[np.ndarray, "n d"]]  # "photo" or kind of render -> embeddings
+    phases: dict[str, float]  # what the fit cost
+
+
+def read_person(row: Row, folder: Path) -> Person:
+    """What `measure` left in the folder."""
+    with np.load(folder / ARRAYS, allow_pickle=False) as file:
+        arrays = {tuple(name.split("|", 1)): file[name] for name in file.files}
+    fields = {key: Field(a, arrays["areas", key]) for (part, key), a in arrays.items() if part == "distances"}
+    seen = {key: a for (part, key), a in arrays.items() if part == "seen"}
+    costs = folder / "fit" / "phases.json"
+    return Person(row, fields, seen, json.loads(costs.read_text()) if costs.is_file() else {})
+
+
+def settings_of(case: Case, tools: Tools) -> str:
+    """What the figures of a case depend on."""
+    return json.dumps([plain(case), dataclasses.asdict(tools.config), plain(tools.rivals), tools.judge.spec.name])
+
+
+def measure(case: Case, tools: Tools, folder: Path) -> Row:
+    """Fits, compares with the scans and with the photos; writes pictures and `ARRAYS` into the folder."""
+    params = fitted(case, tools, folder / "fit")
+    nobody = params._replace(identity=jax.tree.map(jnp.zeros_like, params.identity))
+    seen, pictures = compare_pictures(case, tools, params, nobody, folder)
+    arrays = {f"seen|{kind}": values for kind, values in seen.items()}
+    metric, figures = tools.judge.spec.metric, {}
+    for kind, values in seen.items():
+        if kind != "photo":
+            own = likeness.similarities(values, seen["photo"], metric).max(1)
+            name = "cosine" if metric == "cosine" else "distance"
+            figures[f"{kind}: {name}"] = float(np.median(own) * (1 if metric == "cosine" else -1))
+    if case.scans:
+        truth = [scans.read_scan(scan, marks, case.unit) for scan, marks in case.scans]
+        faces = {OURS: neutral(tools.models.shape, params), MEAN: neutral(tools.models.shape, nobody)}
+        for rival in tools.rivals:
+            files = [rival.folder / f"{case.name}{suffix}" for suffix in scans.MESHES]
+            if mesh := next((file for file in files if file.is_file()), None):
+                faces[rival.name] = scans.read_reconstruction(mesh, rival.unit)
+        found = {name: geometry.measured(face, truth, case.radius) for name, face in faces.items()}
+        turn = found[OURS].compared["similarity"].alignment.inverse().rotation
+        frame = Similarity(1.0, turn, np.zeros(3))
+        pictures |= geometry.write_scan_picture(folder, found[OURS].scan, case.radius, frame)
+        for name, each in found.items():
+            figures |= {f"{name}: {figure}": value for figure, value in geometry.figures(each).items()}
+            pictures |= geometry.write_pictures(folder, name, faces[name], each, case.radius, frame)
+            arrays[f"distances|{name}"] = np.asarray(each.field.distances, np.float32)
+            arrays[f"areas|{name}"] = np.asarray(each.field.areas, np.float32)
+    save_arrays(folder / ARRAYS, arrays)
+    return Row(figures, pictures)
+
+
+def neutral(model: ShapeModel, params: Params) -> Marked:
+    """The person's face without expression and its landmarks, mm."""
+    surface, landmarks = neutral_face(model, params)
+    return Marked(surface, np.asarray(landmarks, np.float64))
+
+
+def fitted(case: Case, tools: Tools, folder: Path) -> Params:
+    """The fit in the folder, made where there is none of these photos with these settings."""
+    settings = json.loads(json.dumps(dataclasses.asdict(tools.config), default=str))
+    try:
+        stored = load_fit(folder / "fit.npz")
+        if stored.config == settings and stored.extra["photos"].tolist() == [str(photo) for photo in case.photos]:
+            return stored.params
+    except (InputError, KeyError):
+        pass
+    results.prepare_folder(folder)
+    (callback, ends), started = phases.recorder(), time.perf_counter()
+    result = pipeline.fit_with(tools.models, tools.infos, case.photos, tools.config, tools.find, callback=callback)
+    ready = time.perf_counter()
+    results.write_results(result, folder)
+    seconds = {"observe": result.seconds["observe"], "write": time.perf_counter() - ready}
+    seconds["total"] = time.perf_counter() - started
+    cost = phases.figures(ends, started, seconds, len(case.photos))
+    write_bytes(folder / "phases.json", (json.dumps(cost, indent=2) + "\n").encode())
+    return result.fit.params
+
+
+def compare_pictures(
+    case: Case, tools: Tools, params: Params, nobody: Params, folder: Path
+) -> tuple[dict[str, Float[np.ndarray, "_ d"]], dict[str, str]]:
+    """Draws the mean face in every fitted view and the person from the side; describes photos and renders."""
+    models, size = tools.models, tools.config.size
+    views = [jax.tree.map(lambda x, n=n: x[n], params.views) for n in range(len(case.photos))]
+    drawn = {name_of("mean", n, len(views)): (nobody, view) for n, view in enumerate(views)}
+    drawn["side.png"] = (params, side_view(params))
+    albedo = jax.jit(texture.decode)
+    for name, (shown, view) in drawn.items():
+        own = albedo(models.texture, shown.identity.texture)
+        save_png(folder / name, results.draw_person(models, shown, view, view.light, own, size).image)
+    counts = range(len(views))
+    files = {
+        "photo": list(case.photos),
+        MEAN: [folder / name_of("mean", n, len(views)) for n in counts],
+        OURS: [folder / "fit" / name_of("render", n, len(views)) for n in counts],
+        SIDE: [folder / "side.png"],
+    }
+    for rival in tools.rivals:
+        if (picture := rival.folder / f"{case.name}.png").is_file():
+            files[rival.name] = [picture]
+            save_png(folder / f"{rival.name}.png", read_photo(picture))
+    seen = {kind: np.stack([embedding(tools, path) for path in paths]) for kind, paths in files.items()}
+    pictures = {"photo": "fit/photo.png", "render": "fit/render.png", MEAN: "mean.png", "side, relit": "side.png"}
+    return seen, pictures | {r.name: f"{r.name}.png" for r in tools.rivals if r.name in files}
+
+
+def embedding(tools: Tools, path: Path) -> Float[np.ndarray, "d"]:
+    """What the judge sees in a picture; NaN where no face is found."""
+    return describe(read_photo(path), tools.judge, tools.find, tools.network).embedding
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays as a compressed npz, whole or not at all."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
+    write_bytes(path, stream.getvalue())
