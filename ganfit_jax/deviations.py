@@ -117,9 +117,14 @@ def pose_error(found: Pose, truth: Pose, alignment: Similarity) -> tuple[float, 
     origin = alignment.inverse()(np.zeros((1, 3)))[0]
     theirs, ours = aimed(truth.camera, np.zeros(3)), aimed(found.camera, origin)
     apart = ours[0] @ (theirs[0] @ alignment.rotation).T
-    cosine = (np.trace(apart) - 1) / 2
-    light = (ours[1] @ found.light) @ (theirs[1] @ truth.light)
-    return tuple(float(np.degrees(np.arccos(np.clip(x, -1, 1)))) for x in (cosine, light))
+    cosine = float(np.trace(apart) - 1) / 2
+    light = float((ours[1] @ found.light) @ (theirs[1] @ truth.light))
+    return degrees(cosine), degrees(light)
+
+
+def degrees(cosine: float) -> float:
+    """The angle whose cosine this is."""
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
 def aimed(view: Camera, point: Float[np.ndarray, "3"]) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3 3"]]:

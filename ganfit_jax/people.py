@@ -97,7 +97,7 @@ def blended(
 ) -> Float[np.ndarray, "s s 3"]:
     """A map whose unseen texels come from another, tinted to its colour: painted skins lack eyes, mouth and brows."""
     zoom = albedo.shape[0] / mean.shape[0]
-    other = np.stack([ndimage.zoom(mean[..., c], zoom, order=1) for c in range(3)], -1)
+    other = np.asarray(ndimage.zoom(mean, (zoom, zoom, 1), order=1))
     seen = weight > 0.9
     tint = np.median(albedo[seen], axis=0) / np.maximum(np.median(other[seen], axis=0), 0.05)
     soft = ndimage.gaussian_filter(weight, 2.0)[..., None] * weight[..., None]
@@ -110,9 +110,9 @@ def pored(
 ) -> Float[np.ndarray, "t t 3"]:
     """The map, enlarged to at least `side` texels, with pores and faint blotches: skin is never smooth."""
     zoom = max(1, side // albedo.shape[0])
-    fine = np.stack([ndimage.zoom(albedo[..., c], zoom, order=1) for c in range(3)], -1)
-    noise = [ndimage.gaussian_filter(random.normal(size=fine.shape[:2]), sigma) for sigma in (1.0, 3.0, 12.0)]
-    grain = sum(n / n.std() for n in noise) / 3**0.5
+    fine = np.asarray(ndimage.zoom(albedo, (zoom, zoom, 1), order=1))
+    noise = [np.asarray(ndimage.gaussian_filter(random.normal(size=fine.shape[:2]), s)) for s in (1.0, 3.0, 12.0)]
+    grain = np.sum([n / n.std() for n in noise], axis=0) / 3**0.5
     return np.clip(fine * (1 + strength * grain[..., None]), 0, 1).astype(np.float32)
 
 

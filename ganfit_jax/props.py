@@ -46,7 +46,7 @@ def tube(
     i, j = np.meshgrid(np.arange(count if closed else count - 1), np.arange(sides), indexing="ij")
     a, b = i * sides + j, i * sides + (j + 1) % sides
     c, d = (i + 1) % count * sides + j, (i + 1) % count * sides + (j + 1) % sides
-    faces = np.concatenate([np.stack([a, c, b], -1), np.stack([b, c, d], -1)]).reshape(-1, 3)
+    faces = np.concatenate([np.stack([a, b, c], -1), np.stack([b, d, c], -1)]).reshape(-1, 3)
     return ring.reshape(-1, 3), faces
 
 
@@ -115,7 +115,7 @@ def shoulders(vertices: Float[np.ndarray, "v 3"], colour: Float[np.ndarray, "3"]
     half = np.array([0.0, 2.0, 9.0, 34.0, 88.0, 128.0, 150.0, 165.0, 170.0]) + wide
     deep = np.array([0.0, 2.0, 6.0, 14.0, 30.0, 42.0, 52.0, 58.0, 62.0]) + wide
     angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
-    y = low + 14.0 - drop[:, None] + 0 * angle
+    y = low + 8.0 - drop[:, None] + 0 * angle
     y = y - 14.0 * np.maximum(np.sin(angle), 0)[None] * (drop < 20)[:, None]  # the collar is lower in front
     x = centre[0] + half[:, None] * np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** 0.85
     z = centre[2] + deep[:, None] * np.sin(angle)

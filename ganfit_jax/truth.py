@@ -1,6 +1,7 @@
 """Fits whose truth is known: synthetic people and a scanned head, photographed by `studio`; tables and plots."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,16 +42,18 @@ def synthetic(
 ) -> tuple[list[str], Work]:
     """Synthetic people to fit: the items' names "PERSON-PHOTOSxSIZE", and what measures one of them into its folder.
 
-    Photos are kept in the folder "photos" beside the items' and shared by all items of a person. A view in which the
-    detector finds no face is passed over (figure ``passed_over``); the first photo is the same in all items.
+    Photos are kept in a folder "photos-..." beside the items', one for each choice of settings and models, and shared
+    by all items of a person. A view in which the detector finds no face is passed over (figure ``passed_over``); the
+    first photo is the same in all items.
 
     Raises `InputError` where mitsuba, the shape model or the maps are absent.
     """
     studio.mitsuba()
-    model, names = models.shape, infos["shape"].expressions
+    model, info = models.shape, infos["shape"]
     if settings.shape_model:
         model, info = assets.load_shape(settings.shape_model)
-        names = info.expressions
+    alike = dataclasses.replace(settings, people=0, photos=(), sizes=(max(settings.sizes),))
+    kept = f"photos-{digest(alike, info.sha256, infos['texture'].sha256)}"
     if settings.texture_maps:
         people.map_names(settings.texture_maps)
 
@@ -59,14 +62,14 @@ def synthetic(
         person = people.draw_person(settings, number, model, models.texture)
         shots: list[Shot] = []
         paths: list[Path] = []
-        for view in range(CANDIDATES * count):
-            shot = people.draw_shot(settings, number, view, names, model)
-            path = photo_of(folder.parent / "photos", f"{number:03d}-{view}", person, shot, size, settings)
-            if len(paths) < count and find.detect(read_photo(path)):
+        tried = 0
+        while len(paths) < count and tried < CANDIDATES * count:
+            shot = people.draw_shot(settings, number, tried, info.expressions, model)
+            path = photo_of(folder.parent / kept, f"{number:03d}-{tried}", person, shot, size, settings)
+            if find.detect(read_photo(path)):
                 shots.append(shot)
                 paths.append(path)
-            if len(paths) == count:
-                break
+            tried += 1
         if len(paths) < count:
             raise InputError(f"{name}: {len(paths)} views with a face, expected {count}")
         neutral = people.vertices(person)
@@ -84,7 +87,7 @@ def synthetic(
             "photos": count,
             "size": size,
             "yaw": float(np.mean([abs(shot.yaw) for shot in shots])),
-            "passed_over": view + 1 - count,
+            "passed_over": tried - count,
             "hidden": float(np.mean([shot.hand is not None or person.frame is not None for shot in shots])),
         }
         truth = Surface(neutral, deviations.skin(model))
@@ -97,6 +100,11 @@ def synthetic(
         for size in settings.sizes
         for number in range(settings.people)
     ], work
+
+
+def digest(*settings: Any) -> str:
+    """Eight letters that differ for other settings."""
+    return hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
 
 
 def photo_of(folder: Path, name: str, person: Person, shot: Shot, size: int, settings: Settings) -> Path:
@@ -126,14 +134,15 @@ def scan(
 
     ``error_mm``: mean distance of the scan's points to the neutral skin (`headscan.scan_error`); ``expressed_mm``: to
     the skin with the first photo's expression; ``mean_face_mm``: to the model's mean face. Five photos are taken from
-    different sides (`SCAN_YAWS`) into the folder "photos" beside the items'.
+    different sides (`SCAN_YAWS`) into a folder "photos-..." beside the items'.
     """
     read = headscan.read_scan(mesh, colours, models.shape, find)
+    kept = f"photos-{digest(mesh.resolve(), colours.resolve(), size, samples)}"
 
     def work(name: str, folder: Path) -> Row:
         paths = []
         for yaw in SCAN_YAWS[: int(name)]:
-            paths.append(folder.parent / "photos" / f"{round(yaw)}x{size}.png")
+            paths.append(folder.parent / kept / f"{round(yaw)}.png")
             if not paths[-1].exists():
                 paths[-1].parent.mkdir(parents=True, exist_ok=True)
                 random = np.random.default_rng(round(100 + yaw))
