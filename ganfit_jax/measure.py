@@ -95,32 +95,45 @@ def measure(case: Case, tools: Tools, folder: Path) -> Row:
     """Fits, compares with the scans and with the photos; writes pictures and `ARRAYS` into the folder."""
     params = fitted(case, tools, folder / "fit")
     nobody = params._replace(identity=jax.tree.map(jnp.zeros_like, params.identity))
-    seen, pictures = compare_pictures(case, tools, params, nobody, folder)
+    metric = tools.judge.spec.metric
+    name, sign = ("cosine", 1) if metric == "cosine" else ("distance", -1)
+    seen, shown = compare_pictures(case, tools, params, nobody, folder)
     arrays = {f"seen|{kind}": values for kind, values in seen.items()}
-    metric, figures = tools.judge.spec.metric, {}
-    for kind, values in seen.items():
-        if kind != "photo":
-            own = likeness.similarities(values, seen["photo"], metric).max(1)
-            name = "cosine" if metric == "cosine" else "distance"
-            figures[f"{kind}: {name}"] = float(np.median(own) * (1 if metric == "cosine" else -1))
+    own = {k: likeness.similarities(seen[k], seen["photo"], metric).max(1) for k in seen if k != "photo"}
+    figures: dict[str, float | str] = {f"{kind}: {name}": sign * float(np.median(x)) for kind, x in own.items()}
     if case.scans:
+        faces, failures = reconstructions(case, tools, params, nobody)
         truth = [scans.read_scan(scan, marks, case.unit) for scan, marks in case.scans]
-        faces = {OURS: neutral(tools.models.shape, params), MEAN: neutral(tools.models.shape, nobody)}
-        for rival in tools.rivals:
-            files = [rival.folder / f"{case.name}{suffix}" for suffix in scans.MESHES]
-            if mesh := next((file for file in files if file.is_file()), None):
-                faces[rival.name] = scans.read_reconstruction(mesh, rival.unit)
-        found = {name: geometry.measured(face, truth, case.radius) for name, face in faces.items()}
+        found = {method: geometry.measured(face, truth, case.radius) for method, face in faces.items()}
         turn = found[OURS].compared["similarity"].alignment.inverse().rotation
         frame = Similarity(1.0, turn, np.zeros(3))
-        pictures |= geometry.write_scan_picture(folder, found[OURS].scan, case.radius, frame)
-        for name, each in found.items():
-            figures |= {f"{name}: {figure}": value for figure, value in geometry.figures(each).items()}
-            pictures |= geometry.write_pictures(folder, name, faces[name], each, case.radius, frame)
-            arrays[f"distances|{name}"] = np.asarray(each.field.distances, np.float32)
-            arrays[f"areas|{name}"] = np.asarray(each.field.areas, np.float32)
+        drawn = geometry.write_scan_picture(folder, found[OURS].scan, case.radius, frame)
+        for method, each in found.items():
+            figures |= {f"{method}: {figure}": value for figure, value in geometry.figures(each).items()}
+            drawn |= geometry.write_pictures(folder, method, faces[method], each, case.radius, frame)
+            arrays[f"distances|{method}"] = np.asarray(each.field.distances, np.float32)
+            arrays[f"areas|{method}"] = np.asarray(each.field.areas, np.float32)
+        figures |= {f"{method} failed": reason for method, reason in failures.items()}
+        first = ("photo", "render", f"{OURS}: geometry", "scan", f"{OURS}: error map")
+        shown = {title: (shown | drawn)[title] for title in first} | shown | drawn
     save_arrays(folder / ARRAYS, arrays)
-    return Row(figures, pictures)
+    return Row(figures, shown)
+
+
+def reconstructions(
+    case: Case, tools: Tools, params: Params, nobody: Params
+) -> tuple[dict[str, Marked], dict[str, str]]:
+    """The faces to measure by method, and what is wrong with rivals' meshes that cannot be measured."""
+    faces, failures = {method: neutral(tools.models.shape, p) for method, p in ((OURS, params), (MEAN, nobody))}, {}
+    for rival in tools.rivals:
+        files = [rival.folder / f"{case.name}{suffix}" for suffix in scans.MESHES]
+        mesh = next((file for file in files if file.is_file()), None)
+        try:
+            if mesh is not None:
+                faces[rival.name] = scans.read_reconstruction(mesh, rival.unit)
+        except InputError as error:
+            failures[rival.name] = str(error)
+    return faces, failures
 
 
 def neutral(model: ShapeModel, params: Params) -> Marked:
@@ -165,8 +178,8 @@ def compare_pictures(
     counts = range(len(views))
     files = {
         "photo": list(case.photos),
-        MEAN: [folder / name_of("mean", n, len(views)) for n in counts],
         OURS: [folder / "fit" / name_of("render", n, len(views)) for n in counts],
+        MEAN: [folder / name_of("mean", n, len(views)) for n in counts],
         SIDE: [folder / "side.png"],
     }
     for rival in tools.rivals:
@@ -174,7 +187,7 @@ def compare_pictures(
             files[rival.name] = [picture]
             save_png(folder / f"{rival.name}.png", read_photo(picture))
     seen = {kind: np.stack([embedding(tools, path) for path in paths]) for kind, paths in files.items()}
-    pictures = {"photo": "fit/photo.png", "render": "fit/render.png", MEAN: "mean.png", "side, relit": "side.png"}
+    pictures = {"photo": "fit/photo.png", "render": "fit/render.png", "side, relit": "side.png", MEAN: "mean.png"}
     return seen, pictures | {r.name: f"{r.name}.png" for r in tools.rivals if r.name in files}
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 
-NEIGHBOURS = 12  # triangles looked at first for each point, nearest centroids first
-CANDIDATES = 400_000  # triangles looked at together, about: bounds the memory
+NEIGHBOURS = 6  # triangles looked at first for each point, nearest centroids first
+PART, CANDIDATES = 2048, 400_000  # points, and pairs of a point and a triangle, looked at together: bound the memory
 
 
 class Surface(NamedTuple):
@@ -33,6 +33,10 @@ class Similarity(NamedTuple):
     def inverse(self) -> "Similarity":
         """The similarity that undoes this one."""
         return Similarity(1.0 / self.scale, self.rotation.T, -self.rotation.T @ self.shift / self.scale)
+
+    def after(self, first: "Similarity") -> "Similarity":
+        """The similarity that applies `first`, then this one."""
+        return Similarity(self.scale * first.scale, self.rotation @ first.rotation, self(first.shift[None])[0])
 
 
 class SurfaceError(NamedTuple):
@@ -65,31 +69,35 @@ def closest_in_triangles(
     points: Float[np.ndarray, "n 3"], triangles: Float[np.ndarray, "n k 3 3"]
 ) -> Float[np.ndarray, "n k 3"]:
     """The closest point of each triangle to its point (Ericson, Real-Time Collision Detection, 2005, 5.1.5)."""
-    a, b, c = (triangles[..., i, :] for i in range(3))
-    p = np.broadcast_to(points[:, None], a.shape)
-    normal = np.cross(b - a, c - a)
-    squared = np.maximum((normal**2).sum(-1), 1e-18)
-    v = (np.cross(p - a, c - a) * normal).sum(-1) / squared
-    w = (np.cross(b - a, p - a) * normal).sum(-1) / squared
-    best = a + v[..., None] * (b - a) + w[..., None] * (c - a)
-    inside = (v >= 0) & (w >= 0) & (v + w <= 1)
-    nearest = np.where(inside, ((p - best) ** 2).sum(-1), np.inf)
-    for start, end in ((a, b), (b, c), (c, a)):
-        edge = end - start
-        t = ((p - start) * edge).sum(-1) / np.maximum((edge**2).sum(-1), 1e-18)
-        candidate = start + np.clip(t, 0, 1)[..., None] * edge
-        distance = ((p - candidate) ** 2).sum(-1)
+    corners = triangles.reshape(-1, 3, 3)
+    p = np.broadcast_to(points[:, None], (*triangles.shape[:2], 3)).reshape(-1, 3)
+    a, along, across = corners[:, 0], corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    aa, ac, cc = _dot(along, along), _dot(along, across), _dot(across, across)
+    pa, pc = _dot(p - a, along), _dot(p - a, across)
+    determinant = np.maximum(aa * cc - ac * ac, 1e-18)
+    v, w = (cc * pa - ac * pc) / determinant, (aa * pc - ac * pa) / determinant
+    best = a + v[:, None] * along + w[:, None] * across
+    outside = np.flatnonzero(~((v >= 0) & (w >= 0) & (v + w <= 1) & (determinant > 1e-12 * aa * cc)))
+    p, corners, nearest = p[outside], corners[outside], np.full(len(outside), np.inf)
+    for first in range(3):
+        start, edge = corners[:, first], corners[:, (first + 1) % 3] - corners[:, first]
+        t = np.clip(_dot(p - start, edge) / np.maximum(_dot(edge, edge), 1e-18), 0.0, 1.0)
+        candidate = start + t[:, None] * edge
+        distance = _dot(p - candidate, p - candidate)
         nearer = distance < nearest
-        best = np.where(nearer[..., None], candidate, best)
-        nearest = np.where(nearer, distance, nearest)
-    return best
+        best[outside[nearer]], nearest[nearer] = candidate[nearer], distance[nearer]
+    return best.reshape((*triangles.shape[:2], 3))
+
+
+def _dot(a: Float[np.ndarray, "n 3"], b: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
+    return np.einsum("ij,ij->i", a, b)
 
 
 def searcher(surface: Surface) -> Callable[[Float[np.ndarray, "n 3"]], Float[np.ndarray, "n 3"]]:
     """A function that gives the closest point of a surface to each point; exact for triangles of any sizes.
 
-    Triangles are sorted by size. In each class the triangles of the nearest centroids are looked at first; where a
-    further one could be closer (its centroid lies within the distance found plus its radius), all of those are too.
+    The triangles of the nearest centroids are looked at first, then all that could be closer: those whose centroids lie
+    within the distance found plus their radius, for which they are sorted by size.
     """
     triangles = surface.vertices[surface.faces].astype(np.float64)
     if not len(triangles):
@@ -100,6 +108,7 @@ def searcher(surface: Surface) -> Callable[[Float[np.ndarray, "n 3"]], Float[np.
     classes = [np.flatnonzero(sizes == size) for size in np.unique(sizes)]
     classes.sort(key=len, reverse=True)
     trees = [(own, KDTree(centres[own]), float(radii[own].max())) for own in classes]
+    every, count = KDTree(centres), min(NEIGHBOURS, len(centres))
 
     def search(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
         points = np.asarray(points, np.float64)
@@ -113,20 +122,15 @@ def searcher(surface: Surface) -> Callable[[Float[np.ndarray, "n 3"]], Float[np.
             closer = order[apart[order] < nearest[rows[order]]]
             best[rows[closer]], nearest[rows[closer]] = found[closer], apart[closer]
 
+        near = every.query(points, count)[1].reshape(-1)
+        look(np.repeat(np.arange(len(points)), count), near)
         for own, tree, radius in trees:
-            count = min(NEIGHBOURS, len(own))
-            reach, near = (x.reshape(len(points), count) for x in tree.query(points, count))
-            worth = np.flatnonzero(reach[:, 0] < nearest + radius)
-            look(np.repeat(worth, count), own[near[worth].ravel()])
-            open_ = np.flatnonzero(reach[:, -1] < nearest + radius) if count < len(own) else np.zeros(0, int)
-            if not len(open_):
-                continue
-            within = nearest[open_] + radius
-            lengths = tree.query_ball_point(points[open_], within, return_length=True)
-            for part in np.array_split(open_, max(1, int(lengths.sum()) // CANDIDATES)):
+            for part in np.array_split(np.arange(len(points)), len(points) // PART + 1):
                 lists = tree.query_ball_point(points[part], nearest[part] + radius)
                 rows = np.repeat(part, [len(each) for each in lists])
-                look(rows, own[np.concatenate(lists).astype(int)])
+                pairs = np.stack([rows, own[np.concatenate([[], *lists]).astype(int)]])
+                for some in np.array_split(pairs, pairs.shape[1] // CANDIDATES + 1, axis=1):
+                    look(some[0], some[1])
         return best
 
     return search

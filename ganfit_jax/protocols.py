@@ -18,7 +18,7 @@ from ganfit_jax.scans import Marked
 
 KINDS = ("similarity", "rigid", "landmarks")  # ICP with scale, ICP without, landmark alignment alone
 SEVEN = (36, 39, 42, 45, 33, 48, 54)  # eye corners, base of the nose, mouth corners
-ICP_POINTS = 4000  # of the scan, that take part in the alignment; all of them are measured
+ICP_POINTS = (400, 3000)  # of the scan, that take part in the alignment, about; all of its points are measured
 
 
 class Field(NamedTuple):
@@ -114,9 +114,14 @@ def now_region(landmarks: Float[np.ndarray, "68 3"]) -> tuple[Float[np.ndarray, 
 
 
 def refined(start: Similarity, part: Surface, target: Surface, scaled: bool = True) -> Similarity:
-    """The alignment of `target` to the scan's `part` improved by ICP from the part to the target."""
-    points, weights = thinned(part.vertices, vertex_areas(part), ICP_POINTS)
-    return icp(points, target, start.inverse(), scaled, weights=weights).inverse()
+    """The alignment of `target` to the scan's `part` improved by ICP from the part to the target, first from few points
+    of the part, then from more. It runs in the scan's frame, so that the target's unit does not matter."""
+    moved, areas = Surface(start(target.vertices), target.faces), vertex_areas(part)
+    motion = Similarity(1.0, np.eye(3), np.zeros(3))
+    for count in ICP_POINTS:
+        points, weights = thinned(part.vertices, areas, count)
+        motion = icp(points, moved, motion, scaled, weights=weights)
+    return motion.inverse().after(start)
 
 
 def thinned(

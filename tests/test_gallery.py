@@ -19,7 +19,7 @@ def counted(folder, made):
     def work():
         made.append(1)
         save_png(folder / "photo.png", GREY)
-        return Row({"error_mm": np.float32(0.25), "seconds": float("nan"), "note": "ok"}, {"photo": "photo.png"})
+        return Row({"error_mm": 0.25, "seconds": float("nan"), "note": "ok"}, {"photo": "photo.png"})
 
     return work
 
@@ -34,6 +34,25 @@ def test_an_item_is_measured_once(tmp_path):
     assert len(made) == 2, "figures of other settings must not be shown for these"
     gallery.kept(folder, counted(folder, made), settings="other steps")
     assert len(made) == 2
+
+
+def test_other_files_that_an_item_needs(tmp_path):
+    folder, made = tmp_path / "a", []
+    for _ in range(2):
+        gallery.kept(folder, counted(folder, made), needs=("arrays.npz",))
+    assert len(made) == 2
+    (folder / "arrays.npz").write_bytes(b"")
+    gallery.kept(folder, counted(folder, made), needs=("arrays.npz",))
+    assert len(made) == 2
+
+
+def test_figures_of_several_methods_become_a_table(tmp_path):
+    (tmp_path / "a").mkdir()
+    row = Row({"ours: mm": 1.0, "mean face: mm": 2.0, "ours: %": 50.0, "seconds": 3.0}, {})
+    gallery.write_gallery(tmp_path, "t", {"a": row}, {}, {}, {}, "c")
+    page = (tmp_path / "index.html").read_text()
+    assert "<tr><th></th><th>mm</th><th>%</th></tr><tr><td>ours</td><td>1</td><td>50</td></tr>" in page
+    assert "<tr><td>mean face</td><td>2</td><td>-</td></tr>" in page and "seconds <b>3</b>" in page
 
 
 @pytest.mark.parametrize("broken", ["", "{", "[]", '{"figures": {}}', '{"figures": 3, "pictures": {}, "settings": ""}'])
@@ -98,8 +117,9 @@ def test_pictures_are_shrunk(tmp_path):
     assert "none.png cannot be shown" in (tmp_path / "index.html").read_text(), "one picture must not cost the page"
 
 
-@pytest.mark.parametrize(
-    "value, text", [(0.12345, "0.123"), (12.345, "12.3"), (123.45, "123.5"), (12345.6, "12346"), (7, "7"), (None, "-")]
-)
+SHOWN = ((0.12345, "0.123"), (12.345, "12.3"), (123.46, "123.5"), (100.0, "100"), (12345.6, "12346"), (7, "7"))
+
+
+@pytest.mark.parametrize("value, text", [*SHOWN, (None, "-"), (np.float32(np.nan), "-"), ("dlib", "dlib")])
 def test_figures_as_people_read_them(value, text):
     assert gallery.shown(value) == text

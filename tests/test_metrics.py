@@ -122,6 +122,7 @@ def test_weighted_alignment_and_areas():
         for a, b in zip(one, other, strict=True):
             assert a == pytest.approx(b)
         assert one.inverse()(one(points)) == pytest.approx(points)
+        assert one.after(other)(points) == pytest.approx(one(other(points)))
     areas = metrics.vertex_areas(sphere(10.0, 4))
     assert areas.sum() == pytest.approx(4 * np.pi * 100, rel=0.01)
     assert metrics.vertex_areas(Surface(np.eye(3), np.array([[0, 1, 2]]))) == pytest.approx(np.full(3, 3**0.5 / 6))
