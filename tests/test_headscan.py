@@ -1,0 +1,62 @@
+"""A scan whose shape is known, our own mean face in another unit and place: it comes home, and its error is none."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ganfit_jax import assets, headscan, picture, texture
+from ganfit_jax.detectors import detector
+from ganfit_jax.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def model():
+    return assets.load_shape()[0]
+
+
+@pytest.fixture(scope="module")
+def files(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scan")
+    vertices = np.asarray(model.mean, np.float64) / 48.0 + np.array([0.3, 2.0, -1.0])
+    corners = np.stack([np.asarray(model.faces), np.asarray(model.uv_faces)], -1).reshape(-1, 6) + 1
+    lines = ["v {:.5f} {:.5f} {:.5f}".format(*row) for row in vertices]
+    lines += [f"vt {u:.5f} {1 - v:.5f}" for u, v in np.asarray(model.uv)]
+    lines += ["f {}/{} {}/{} {}/{}".format(*row) for row in corners]
+    (folder / "head.obj").write_text("\n".join(lines))
+    textures = assets.load_texture()[0]
+    picture.save_png(folder / "head.png", texture.decode(textures, jnp.zeros(texture.latent_size(textures))))
+    return folder
+
+
+def test_texture_coordinates_are_read_for_every_corner(model, files):
+    uv = headscan.read_uv(files / "head.obj")
+    assert uv == pytest.approx(np.asarray(model.uv)[np.asarray(model.uv_faces)], abs=1e-5)
+    (files / "quads.obj").write_text("vt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\nf 1/1 2/2 3/3 4/4\nf -4/-4/1 -3/-3/1 -2/-2/1\n")
+    square = np.array([[0, 1], [1, 1], [1, 0], [0, 0]])
+    assert headscan.read_uv(files / "quads.obj").tolist() == square[[[0, 1, 2], [0, 2, 3], [0, 1, 2]]].tolist()
+    (files / "bare.obj").write_text("v 0 0 0\nf 1//1 1//1 1//1\n")
+    with pytest.raises(InputError, match=r"bare\.obj: a face without texture coordinates"):
+        headscan.read_uv(files / "bare.obj")
+
+
+@pytest.mark.slow
+def test_a_scan_comes_to_our_frame_and_a_copy_has_no_error(model, files):
+    pytest.importorskip("mitsuba")
+    find, mean = detector("dlib"), np.asarray(model.mean, np.float64)
+    scan = headscan.read_scan(files / "head.obj", files / "head.png", model, find)
+    assert np.linalg.norm(scan.solid.vertices - mean, axis=1).mean() < 3, "as exact as the detector"
+    apart, motion = headscan.scan_error(scan, model, mean)
+    assert apart.mean() < 0.05 and motion(mean) == pytest.approx(scan.solid.vertices, abs=0.3)
+    counted = headscan.counted(scan)
+    assert 1000 < len(counted) < 8000
+    tip, eye = scan.landmarks[30], scan.landmarks[36:42].mean(0)
+    assert np.linalg.norm(counted - tip, axis=1).max() < 75 and np.linalg.norm(counted - eye, axis=1).min() > 19
+    longer = mean * np.array([1.0, 1.2, 1.0])
+    assert headscan.scan_error(scan, model, longer)[0].mean() > 0.5
+
+
+def test_a_head_that_looks_away_gives_one_line(model, files):
+    pytest.importorskip("mitsuba")
+    empty = detector("dlib")._replace(detect=lambda image: [])
+    with pytest.raises(InputError, match=r"head\.obj: no face found"):
+        headscan.read_scan(files / "head.obj", files / "head.png", model, empty)
