@@ -142,10 +142,13 @@ def measure(
     models: Models,
     infos: dict[str, ModelInfo],
     judges: Judges,
+    photo: dict[str, Float[np.ndarray, "_"]],
     folder: Path,
     compiles: bool = False,
 ) -> Row:
     """Fits one item with one variant; every figure is of the item's first photo. Writes fit.npz and pictures.
+
+    `photo` is what the judges have `seen` in the first photo.
 
     Figures: what the judges say of photo and render and of photo and turned render (26 degrees, neutral, relit), the
     landmark error in percent of the outer eye distance, errors against the truth (`subjects.truth_figures`), seconds
@@ -161,11 +164,10 @@ def measure(
     images = {"photo": observed.image, "render": shown.render, "turned": turned, "geometry": shown.geometry}
     for name, image in images.items():
         save_png(folder / f"{name}.png", image)
-    save_fit(folder / "fit.npz", params, infos, dataclasses.asdict(variant.config))
+    trace = {f"trace.{name.replace('/', '.')}": values for name, values in result.fit.trace.items()}
+    save_fit(folder / "fit.npz", params, infos, dataclasses.asdict(variant.config), trace)
     # The judges look at the files, so that they see what people see.
-    photo, front, other = (
-        seen(read_photo(path), judges) for path in (item.photos[0], folder / "render.png", folder / "turned.png")
-    )
+    front, other = (seen(read_photo(folder / name), judges) for name in ("render.png", "turned.png"))
     figures: dict[str, float | str] = {**likeness(photo, front, judges), **likeness(photo, other, judges, ", turned")}
     figures["landmarks %"] = landmark_error(np.asarray(shown.landmarks), np.asarray(observed.landmarks))
     if item.truth is not None:
@@ -204,19 +206,23 @@ def run(
     grid = {f"{item}, {variant}": (item, variant) for item, variant in cells(items, variants)}
     compiled: set[tuple[str, int]] = set()
     loaded: dict[str, tuple[Models, dict[str, ModelInfo]]] = {}
+    faces: dict[Path, dict[str, np.ndarray]] = {}
 
     def cell(name: str) -> Row:
         item, variant = items[grid[name][0]], variants[grid[name][1]]
         if grid[name][1] not in loaded:
             loaded.clear()
+            jax.clear_caches()  # the programs of all variants together need more memory maps than Linux grants
             loaded[grid[name][1]] = load_models(variant.config)
         models, infos = loaded[grid[name][1]]
         photos = item.photos[: variant.photos]
         folder = output / folder_name(grid[name][0]) / folder_name(grid[name][1])
 
         def work() -> Row:
-            program = (grid[name][1], len(photos))
-            row = measure(item, variant, models, infos, judges, folder, compiles=program not in compiled)
+            if photos[0] not in faces:
+                faces[photos[0]] = seen(read_photo(photos[0]), judges)
+            program, photo = (grid[name][1], len(photos)), faces[photos[0]]
+            row = measure(item, variant, models, infos, judges, photo, folder, compiles=program not in compiled)
             compiled.add(program)
             return row
 

@@ -33,6 +33,7 @@ def table(found: Mapping[Cell, Figures]) -> list[dict[str, Any]]:
     on the same items +- its paired standard error. Seconds are medians. What could not be measured is left out.
     """
     names = dict.fromkeys(name for figures in found.values() for name, v in figures.items() if isinstance(v, float))
+    names = sorted(names, key=lambda name: name in SECONDS)  # keeps the order otherwise
     rows = []
     for variant in dict.fromkeys(variant for _, variant in found):
         own = {item: figures for (item, v), figures in found.items() if v == variant}

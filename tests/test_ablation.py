@@ -2,6 +2,10 @@
 
 import csv
 import dataclasses
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -11,8 +15,8 @@ import pytest
 from ganfit_jax import ablation, ablation_report, assets, pipeline
 from ganfit_jax.ablation import FULL, Judges, Variant
 from ganfit_jax.config import TERMS, Config
-from ganfit_jax.detectors import detector
 from ganfit_jax.errors import InputError
+from ganfit_jax.export import load_fit
 from ganfit_jax.fit import active
 from ganfit_jax.gallery import Row
 from ganfit_jax.landmarks import Detector
@@ -25,13 +29,6 @@ PHOTO = ROOT / "examples" / "astronaut.png"
 CONFIGS = ROOT / "experiments" / "configs"
 INFO = ModelInfo("tiny", "tiny.npz", "0" * 64, (), "CC0-1.0")
 BLIND = Judges(Detector("blind", lambda image: []), {})
-
-
-def quick() -> Config:
-    config = Config(size=64, chunk=2)
-    config.second.size = 64
-    config.align.steps, config.colour.steps, config.full.steps = 2, 2, 0  # the stage with networks compiles slowly
-    return config
 
 
 @pytest.fixture
@@ -69,6 +66,8 @@ def test_every_variant_of_the_full_set_leaves_out_what_its_name_says():
     generator = ablation.make_variants(Config(texture_model="generator.npz"), table)
     assert generator["linear texture"].config.texture_model == "albedo"
     assert set(ablation.make_variants(Config(), ablation.read_variants(CONFIGS / "ablation_small.py"))) <= set(made)
+    photos = ablation.make_variants(Config(), ablation.read_variants(CONFIGS / "ablation_photos.py"))
+    assert [variant.photos for variant in photos.values()] == [None, 1, 2]
 
 
 def test_changed_settings_are_a_copy():
@@ -119,17 +118,17 @@ def test_cells_run_variant_by_variant_and_fewer_photos_only_where_there_are_more
 def test_cells_are_done_once_and_failures_are_listed(tiny_models, monkeypatch, tmp_path):
     calls = []
 
-    def measure(item, variant, models, infos, judges, folder, compiles):
+    def measure(item, variant, models, infos, judges, photo, folder, compiles):
         calls.append((item.photos[0].name, variant.config.seed, compiles))
         if item.photos[0].name == "bad.png":
             raise InputError("bad.png: no face found")
-        save_png(folder / "render.png", np.zeros((4, 4, 3)))
+        save_png(folder / "render.png", np.zeros((64, 64, 3)))
         return Row({"x": float(len(calls))}, {"render": "render.png"})
 
     monkeypatch.setattr(ablation, "measure", measure)
     photos = [tmp_path / name for name in ("bad.png", "good.png", "fine.png")]
     for path in photos:
-        save_png(path, np.zeros((4, 4, 3)))
+        save_png(path, np.zeros((64, 64, 3)))
     items = {path.name: Item((path,), None) for path in photos}
     variants = {
         FULL: Variant(Config(), None),
@@ -155,26 +154,6 @@ def test_cells_are_done_once_and_failures_are_listed(tiny_models, monkeypatch, t
     assert [c[:2] for c in calls[before:] if c[0] != "bad.png"] == [("good.png", 0), ("fine.png", 0), ("good.png", 1)]
     with pytest.raises(InputError, match="2 items have 1 folders"):
         ablation.run({"a.b": items["good.png"], "a b": items["good.png"]}, variants, BLIND, tmp_path)
-
-
-@pytest.mark.slow
-def test_a_real_cell_has_no_trace_of_the_term_it_leaves_out(tiny_models, tiny_recogniser, monkeypatch, tmp_path):
-    fits, fit_with = [], ablation.fit_with
-    monkeypatch.setattr(ablation, "fit_with", lambda *a: fits.append(fit_with(*a)) or fits[-1])
-    judges = Judges(detector("dlib"), {"own": tiny_recogniser, "unseen": tiny_recogniser})
-    variants = ablation.make_variants(quick(), {"no pixel": {"weights.pixel": 0.0}})
-    found, failed = ablation.run({"astronaut": Item((PHOTO,), None)}, variants, judges, tmp_path)
-    assert not failed
-    full, without = (fit.fit.trace.keys() for fit in fits)
-    assert full - without == {"colour/pixel"} and without < full
-    one, other = (found["astronaut", v].figures for v in (FULL, "no pixel"))
-    measures = {f"{who} distance{where}" for who in ("own", "unseen") for where in ("", ", turned")}
-    assert one.keys() == {*measures, "landmarks %", "rejected", "first fit s", "cell s"}
-    assert one["rejected"] == "no" and 0 < float(one["landmarks %"]) < 30
-    assert one["landmarks %"] != other["landmarks %"]
-    folder = tmp_path / "astronaut" / "no_pixel"
-    pictures = {"photo.png", "render.png", "turned.png", "geometry.png"}
-    assert {p.name for p in folder.iterdir()} == {*pictures, "fit.npz", "row.json"}
 
 
 def test_likeness_against_numpy(tiny_recogniser):
@@ -207,6 +186,7 @@ def test_the_table_against_numpy():
     assert len(ablation_report.tables(found, [])) == 1 and ablation_report.tables({}, []) == {}
     with_truth = list(ablation_report.tables(found, ["i0", "i1"]).values())
     assert [table[0]["items"] for table in with_truth] == [5, 3, 2]
+    assert list(first) == ["variant", "items", "a", "b", "fit s"], "seconds come last"
 
 
 def test_the_figure_has_photos_in_rows_and_variants_in_columns(tmp_path):
@@ -231,6 +211,41 @@ def test_the_figure_has_photos_in_rows_and_variants_in_columns(tmp_path):
     }
     assert rows["b_png"].figures == {"full: unseen cosine": 0.5, "no pixel: unseen cosine": 0.5}
     assert ablation_report.write_figures({}, tmp_path) == {} and ablation_report.item_rows({}) == {}
+
+
+@pytest.mark.slow
+def test_the_command_ends_with_table_figure_and_page(tmp_path):
+    variants, photos, out = tmp_path / "variants.py", tmp_path / "photos", tmp_path / "out"
+    variants.write_text("def get_variants():\n    return {'no pixel': {'weights.pixel': 0.0}}\n")
+    photos.mkdir()
+    (photos / "astronaut.png").write_bytes(PHOTO.read_bytes())
+    save_png(photos / "empty.png", np.full((64, 64, 3), 0.5))
+    arguments = [f"--photos={photos}", "--synthetic=0", f"--variants={variants}", f"--output={out}"]
+    # Without steps in the stage with networks, which compiles slowly.
+    settings = {"size": 64, "align.steps": 2, "colour.steps": 2, "full.steps": 0, "detector": "dlib"}
+    arguments += [f"--config.{name}={value}" for name, value in settings.items()]
+    command = [sys.executable, str(ROOT / "experiments" / "ablate.py"), *arguments]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert "| no pixel | 1 |" in done.stdout and "no face found" in done.stdout
+    written = {"results.json", "results.md", "index.html", "cells.csv", "ablation_render.png", "ablation_turned.png"}
+    assert {p.name for p in out.iterdir() if p.is_file()} == written
+    stored = json.loads((out / "results.json").read_text())
+    assert set(stored["failed"]) == {"empty.png, full", "empty.png, no pixel"}
+    assert stored["items"].keys() == {"astronaut_png"}
+    with open(out / "cells.csv") as file:
+        full, without = csv.DictReader(file)
+    measures = {"own distance", "own distance, turned", "landmarks %", "rejected", "first fit s", "cell s"}
+    assert full.keys() == {"item", "variant", *measures}
+    assert full["rejected"] == "no" and 0 < float(full["landmarks %"]) < 30
+    assert full["landmarks %"] != without["landmarks %"]
+    cells = [out / "astronaut_png" / variant for variant in (FULL, "no_pixel")]
+    assert {p.name for p in cells[0].iterdir()} == {
+        *("photo.png", "render.png", "turned.png", "geometry.png"),
+        *("fit.npz", "row.json"),
+    }
+    traces = [{name for name in load_fit(cell / "fit.npz").extra if name.startswith("trace.")} for cell in cells]
+    assert traces[0] - traces[1] == {"trace.colour.pixel"} and traces[1] < traces[0]
 
 
 def test_all_figures_are_in_the_csv(tmp_path):
