@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,11 +61,9 @@ def read_rival(text: str) -> Rival:
     folder, _, unit = text.partition("=")
     if not Path(folder).is_dir():
         raise InputError(f"--fits={text}: {folder} is not a folder, expected one with meshes")
-    try:
-        millimetres = float(unit or 1.0)
-    except ValueError:
-        raise InputError(f"--fits={text}: found '{unit}' behind the folder, expected millimetres a unit") from None
-    return Rival(Path(folder).name, Path(folder), millimetres)
+    if unit and not re.fullmatch(r"\d+(\.\d*)?|\.\d+", unit):
+        raise InputError(f"--fits={text}: found '{unit}' behind the folder, expected millimetres a unit")
+    return Rival(Path(folder).name, Path(folder), float(unit or 1.0))
 
 
 class Person(NamedTuple):
