@@ -10,12 +10,14 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
-from ganfit_jax import camera, corpus, morphable, props, studio, texture
+from ganfit_jax import camera, corpus, morphable, props, studio, texture, unwrap
 from ganfit_jax.errors import InputError
 from ganfit_jax.types import Camera, GanTexture, LinearTexture, ShapeModel
 
-UNUSUAL = ("mouthClose", "tongueOut", "jawForward", "cheekPuff")  # units that nobody shows in a photo by themselves
-HEAD = 260.0  # mm: height of a head
+UNUSUAL = ("mouthClose", "tongueOut", "jawForward", "cheekPuff", "eyeLookIn", "eyeLookOut")
+"""Units that nobody shows in a photo by themselves: they only correct others, or make eyes squint."""
+ONE_WAY = ("jawLeft", "mouthLeft")  # there is no person whose jaw goes left and right
+HEAD = 260.0  # mm: height of a head, which fills 50 to 65 percent of the photo
 
 
 @dataclasses.dataclass
@@ -95,14 +97,14 @@ def map_names(folder: str) -> list[str]:
 def blended(
     albedo: Float[np.ndarray, "s s 3"], weight: Float[np.ndarray, "s s"], mean: Float[np.ndarray, "t t 3"]
 ) -> Float[np.ndarray, "s s 3"]:
-    """A map whose unseen texels come from another, tinted to its colour: painted skins lack eyes, mouth and brows."""
+    """A map whose unseen texels come from another, tinted as the seen ones around them: painted skins lack eyes, mouth
+    and brows. `s` is a power of two."""
     zoom = albedo.shape[0] / mean.shape[0]
-    other = np.asarray(ndimage.zoom(mean, (zoom, zoom, 1), order=1))
-    seen = weight > 0.9
-    tint = np.median(albedo[seen], axis=0) / np.maximum(np.median(other[seen], axis=0), 0.05)
-    soft = ndimage.gaussian_filter(weight, 2.0)[..., None] * weight[..., None]
-    whole = soft * albedo + (1 - soft) * np.clip(other * tint, 0, 1)
-    return whole.astype(np.float32)
+    other = np.clip(np.asarray(ndimage.zoom(mean, (zoom, zoom, 1), order=1)), 0.02, 1.0)
+    seen = ndimage.minimum_filter(weight, 3)
+    tint = unwrap.fill(np.log(np.clip(albedo, 0.02, 1.0)) - np.log(other), seen)
+    tint = ndimage.gaussian_filter(tint, (albedo.shape[0] / 16, albedo.shape[0] / 16, 0))
+    return (seen[..., None] * albedo + (1 - seen[..., None]) * np.clip(other * np.exp(tint), 0, 1)).astype(np.float32)
 
 
 def pored(
@@ -121,8 +123,8 @@ def draw_shot(settings: Settings, number: int, view: int, names: Sequence[str], 
     random = np.random.default_rng([settings.first_seed, number, 1 + view])
     yaw = random.uniform(-settings.yaw, settings.yaw)
     pitch, roll = random.normal(size=2) * [settings.pitch, settings.roll]
-    focal = random.uniform(3.0, 6.0)
-    distance = focal * HEAD / random.uniform(0.5, 0.65)
+    distance = random.uniform(800.0, 2200.0)
+    focal = distance / HEAD * random.uniform(0.5, 0.65)
     place = [random.normal(0, 0.02) * distance / focal, -20.0 + random.normal(0, 0.02) * distance / focal, distance]
     turn = rotation(np.radians(yaw), np.radians(pitch), np.radians(roll))
     pose = Camera(
@@ -153,10 +155,10 @@ def draw_expression(
     weights = (random.random(count) < settings.expressed) * random.uniform(0, settings.expression, count)
     index = {name: i for i, name in enumerate(names)}
     weights[[i for name, i in index.items() if name.startswith(UNUSUAL)]] = 0.0
-    for name, i in index.items():
-        other = index.get(name.removesuffix("Left") + "Right") if name.endswith("Left") else None
-        if other is not None and random.random() < 0.8:
-            weights[i] = weights[other]
+    for name in names:
+        other = name.removesuffix("Left") + "Right"
+        if other in index and name not in ONE_WAY and random.random() < 0.8:
+            weights[index[name]] = weights[index[other]]
     return weights
 
 
