@@ -163,16 +163,23 @@ def scan(
         figures |= {"seconds": result.seconds["observe"] + result.seconds["fit"]}
         truth = Surface(read.solid.vertices, np.asarray(read.solid.faces))
         tip = read.landmarks[NOSE_TIP]
-        return Row(figures, show(result, folder, truth, tip, measured["error_mm"][1]))
+        return Row(figures, show(result, folder, truth, tip, measured["error_mm"][1], headscan.RADIUS))
 
     return ["1", str(len(SCAN_YAWS))], work
 
 
 def show(
-    result: Result, folder: Path, truth: Surface, tip: np.ndarray, alignment: Similarity, limit: float = 4.0
+    result: Result,
+    folder: Path,
+    truth: Surface,
+    tip: np.ndarray,
+    alignment: Similarity,
+    radius: float = 95.0,
+    limit: float = 4.0,
 ) -> dict[str, str]:
     """Keeps the fit (fit.npz) and writes pictures: of the first photo what was fitted; the true shape, the found one
-    (neutral, aligned), its distance to the truth in colours from blue (0) to red (`limit` mm)."""
+    (neutral, aligned), its distance to the truth within `radius` mm of the nose tip in colours from blue (0) to red
+    (`limit` mm)."""
     models, params = result.models, result.fit.params
     save_fit(folder / "fit.npz", params, result.infos, dataclasses.asdict(result.config))
     view = jax.tree.map(lambda x: x[0], params.views)
@@ -181,7 +188,7 @@ def show(
     head = deviations.fitted(models.shape, params)
     found = Surface(alignment(head.vertices), deviations.skin(models.shape))
     apart = np.full(len(found.vertices), np.nan)
-    near = np.linalg.norm(found.vertices - tip, axis=1) < 95.0
+    near = np.linalg.norm(found.vertices - tip, axis=1) < radius
     apart[near] = distances(found.vertices[near], truth)
     centre = tip - np.array([0.0, 5.0, 0.0])
     images = {
