@@ -8,8 +8,8 @@
   python experiments/evaluate.py --task=scan --mesh=head.obj --colours=head.jpg
 
 Expected: about 40 s a person and photo on two CPU cores; the example takes four minutes. Resumable; what fails is
-listed and stops nothing; the exit code is 1 if everything failed. Writes results.json, results.md, index.html and
-plots. The manifest's columns are described in ganfit_jax/cases.py, rivals' files in ganfit_jax/measure.py and scans.py.
+listed and stops nothing. Writes results.json, results.md, index.html and plots. Columns of the manifest and folders of
+MICC: ganfit_jax/cases.py; rivals' files (--fits): ganfit_jax/scans.py. The exit code is 1 if everything failed.
 """
 
 import shlex
@@ -20,19 +20,17 @@ from absl import app, flags
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from ganfit_jax import cases, energy, evaluation, people, pipeline, recognition, results, tasks, truth
+from ganfit_jax import cases, measure, people, results, tasks, truth
 from ganfit_jax.__main__ import cache_compilations
 from ganfit_jax.config import Config
-from ganfit_jax.detectors import detector
-from ganfit_jax.errors import InputError, one_line
-from ganfit_jax.measure import Tools, read_rival
+from ganfit_jax.errors import one_line
 
 FLAGS = flags.FLAGS
 PHOTO = Path(__file__).resolve().parents[1] / "examples" / "astronaut.png"
 flags.DEFINE_enum("task", "example", ["example", "geometry", "identity", "synthetic", "scan"], "What to evaluate.")
 flags.DEFINE_string("manifest", None, "CSV file of photos and scans (geometry).")
-flags.DEFINE_string("micc", None, "Folder of MICC Florence, instead of a manifest (geometry).")
-flags.DEFINE_string("micc_landmarks", None, "Folder of its landmarks, where they lie elsewhere (geometry).")
+flags.DEFINE_string("micc", None, "Folder of MICC Florence (geometry).")
+flags.DEFINE_string("micc_landmarks", None, "Folder of its landmarks, where they lie elsewhere.")
 flags.DEFINE_string("photos", None, "Folder of photos, or of a folder for each person (identity).")
 flags.DEFINE_string("judge", None, "Recognition network that the fit does not use (npz).")
 flags.DEFINE_multi_string("fits", [], "Folder of another program's NAME.obj and NAME.png; =UNIT: mm in a unit.")
@@ -40,6 +38,7 @@ flags.DEFINE_integer("people", None, "Number of synthetic people; 3 in the examp
 flags.DEFINE_list("counts", ["1"], "Numbers of photos a person, each of which is fitted (synthetic).")
 flags.DEFINE_list("sizes", ["512"], "Sides of the photos, pixels (synthetic).")
 flags.DEFINE_string("people_model", "", "Whose people they are: a shape model; the fit's own by default (synthetic).")
+flags.DEFINE_string("people_maps", "", "Folder of their albedo maps; drawn by default (synthetic).")
 flags.DEFINE_string("mesh", None, "A head's scan with texture coordinates, y up, facing +z (scan).")
 flags.DEFINE_string("colours", None, "Its picture (scan).")
 flags.DEFINE_integer("limit", 0, "Only the first so many people; 0 = all.")
@@ -47,43 +46,34 @@ flags.DEFINE_string("output", None, "Folder for the results; runs/TASK by defaul
 config_flags.DEFINE_config_dataclass("config", Config())
 
 
-def people_task(models, infos, find, output: Path) -> tasks.Task:
-    judge = recognition.load(FLAGS.judge)[0] if FLAGS.judge else energy.recogniser_of(models)
-    rivals, network = tuple(read_rival(text) for text in FLAGS.fits), evaluation.dlib_network()
-    tools = Tools(models, infos, FLAGS.config, find, judge, network, rivals)
+def people_task(tools: measure.Tools, output: Path) -> tasks.Task:
     if FLAGS.task == "example":
         chosen, failed = tasks.example_cases(output / "data", PHOTO, FLAGS.people or 3, tools)
-    elif FLAGS.task == "identity":
-        chosen, failed = cases.photo_cases(FLAGS.photos), {}
-    elif FLAGS.micc:
-        chosen, failed = cases.micc_cases(FLAGS.micc, FLAGS.micc_landmarks)
     else:
-        chosen, failed = cases.manifest_cases(FLAGS.manifest)
+        chosen, failed = cases.chosen_cases(FLAGS.photos, FLAGS.manifest, FLAGS.micc, FLAGS.micc_landmarks)
     return tasks.people_task(f"Evaluation: {FLAGS.task}", chosen[: FLAGS.limit or None], failed, tools)
 
 
-def truth_task(models, infos, find) -> tasks.Task:
+def truth_task(tools: measure.Tools) -> tasks.Task:
+    models, infos, find, config = tools.models, tools.infos, tools.find, FLAGS.config
     if FLAGS.task == "scan":
-        names, work = truth.scan(models, infos, find, FLAGS.config, Path(FLAGS.mesh), Path(FLAGS.colours))
-        return tasks.plain_task("A scanned head", names, work, str((FLAGS.mesh, FLAGS.colours, FLAGS.config)))
-    counts, sizes = (tuple(int(x) for x in given) for given in (FLAGS.counts, FLAGS.sizes))
-    settings = people.Settings(FLAGS.people or 20, counts, sizes, FLAGS.people_model)
-    names, work = truth.synthetic(models, infos, find, FLAGS.config, settings)
+        names, work = truth.scan(
+            models, infos, find, config, Path(FLAGS.mesh or "--mesh"), Path(FLAGS.colours or "--colours")
+        )
+        return tasks.plain_task("A scanned head", names, work, str((FLAGS.mesh, FLAGS.colours, config)))
+    counts, sizes = tuple(map(int, FLAGS.counts)), tuple(map(int, FLAGS.sizes))
+    settings = people.Settings(FLAGS.people or 20, counts, sizes, FLAGS.people_model, FLAGS.people_maps)
+    names, work = truth.synthetic(models, infos, find, config, settings)
     finish = lambda rows, output: (truth.tables(rows), truth.charts(rows, output))  # noqa: E731
-    return tasks.plain_task("Synthetic people", names, work, str((settings, FLAGS.config)), finish)
+    return tasks.plain_task("Synthetic people", names, work, str((settings, config)), finish)
 
 
 @one_line
 def main(_) -> None:
-    needed = {"geometry": ("manifest", "micc"), "identity": ("photos",), "scan": ("mesh",)}.get(FLAGS.task, ())
-    if needed and not any(FLAGS[name].value for name in needed):
-        raise InputError(f"--task={FLAGS.task}: expected --{' or --'.join(needed)}")
     cache_compilations()
     output = results.prepare_folder(FLAGS.output or f"runs/{FLAGS.task}")
-    models, infos = pipeline.load_models(FLAGS.config)
-    find = detector(FLAGS.config.detector)
-    of_truth = FLAGS.task in ("synthetic", "scan")
-    task = truth_task(models, infos, find) if of_truth else people_task(models, infos, find, output)
+    tools = measure.load_tools(FLAGS.config, FLAGS.judge, FLAGS.fits)
+    task = truth_task(tools) if FLAGS.task in ("synthetic", "scan") else people_task(tools, output)
     sys.exit(not tasks.run(task, output, shlex.join(["python", *sys.argv]), lambda names: tqdm(names, unit="item")))
 
 

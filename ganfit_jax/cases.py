@@ -159,3 +159,18 @@ def photo_cases(folder: str | Path) -> list[Case]:
 def pictures_in(files: Iterable[Path]) -> list[Path]:
     """The picture files among these, sorted; hidden ones are passed over."""
     return sorted(f for f in files if f.suffix.lower() in PICTURES and f.is_file() and not f.name.startswith("."))
+
+
+def chosen_cases(
+    photos: str | None, manifest: str | None, micc: str | None, landmarks: str | None
+) -> tuple[list[Case], dict[str, str]]:
+    """The people of the one source that is given, and what is broken there."""
+    given = {"--photos": photos, "--manifest": manifest, "--micc": micc}
+    if sum(bool(value) for value in given.values()) != 1:
+        raise InputError(
+            f"{' '.join(name for name, value in given.items() if value) or 'no people'}, "
+            f"expected one of {', '.join(given)}"
+        )
+    if photos:
+        return photo_cases(photos), {}
+    return manifest_cases(manifest) if manifest else micc_cases(micc or "", landmarks)

@@ -5,7 +5,7 @@ import io
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ganfit_jax import geometry, likeness, phases, pipeline, results, scans, texture
+from ganfit_jax import energy, geometry, likeness, phases, pipeline, recognition, results, scans, texture
 from ganfit_jax.cases import Case
 from ganfit_jax.config import Config
+from ganfit_jax.detectors import detector
 from ganfit_jax.errors import InputError
-from ganfit_jax.evaluation import describe, side_view
+from ganfit_jax.evaluation import describe, dlib_network, side_view
 from ganfit_jax.export import load_fit
 from ganfit_jax.files import write_bytes
 from ganfit_jax.gallery import Row, plain
@@ -56,6 +57,27 @@ class Tools(NamedTuple):
     rivals: tuple[Rival, ...] = ()
 
 
+def load_tools(config: Config, judge: str | None = None, fits: Sequence[str] = ()) -> Tools:
+    """Loads everything that a configuration names; raises `InputError` with one line.
+
+    Args:
+      config: of the fits.
+      judge: npz of a recognition network that the fit does not use; by default the fit's own judges.
+      fits: other programs' folders, as `read_rival` takes them.
+    """
+    pipeline.check(config)
+    rivals = tuple(read_rival(text) for text in fits)
+    names = [OURS, MEAN, SIDE, *(rival.name for rival in rivals)]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"--fits: {', '.join(sorted(twice))} twice, expected folders of different names")
+    models, infos = pipeline.load_models(config)
+    try:
+        network = recognition.load(judge)[0] if judge else energy.recogniser_of(models)
+    except (FileNotFoundError, ValueError) as error:
+        raise InputError(f"--judge={judge}: {error}") from None
+    return Tools(models, infos, config, detector(config.detector), network, dlib_network(), rivals)
+
+
 def read_rival(text: str) -> Rival:
     """``FOLDER`` or ``FOLDER=UNIT`` with the millimetres in one unit of the meshes (a number; 1 by default)."""
     folder, _, unit = text.partition("=")
@@ -63,7 +85,7 @@ def read_rival(text: str) -> Rival:
         raise InputError(f"--fits={text}: {folder} is not a folder, expected one with meshes")
     if unit and not re.fullmatch(r"\d+(\.\d*)?|\.\d+", unit):
         raise InputError(f"--fits={text}: found '{unit}' behind the folder, expected millimetres a unit")
-    return Rival(Path(folder).name, Path(folder), float(unit or 1.0))
+    return Rival(Path(folder).resolve().name, Path(folder), float(unit or 1.0))
 
 
 class Person(NamedTuple):

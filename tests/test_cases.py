@@ -111,3 +111,15 @@ def test_people_in_a_folder(tmp_path):
     for wrong, match in ((tmp_path / "empty", "no picture"), (tmp_path / "none", "not a folder")):
         with pytest.raises(InputError, match=match):
             cases.photo_cases(wrong)
+
+
+def test_one_source_of_people(tmp_path):
+    touch(tmp_path / "a.jpg")
+    assert cases.chosen_cases(str(tmp_path), None, None, None)[0][0].name == "a"
+    for given in ((None, None, None), ("a", "b", None), ("a", None, "c")):
+        with pytest.raises(InputError, match="expected one of --photos, --manifest, --micc"):
+            cases.chosen_cases(*given, None)
+    with pytest.raises(InputError, match=r"m\.csv: cannot be read"):
+        cases.chosen_cases(None, str(tmp_path / "m.csv"), None, None)
+    with pytest.raises(InputError, match="no folder subject_"):
+        cases.chosen_cases(None, None, str(tmp_path), None)
