@@ -44,6 +44,8 @@ class Settings:
     encoder: int = 64  # the encoder looks at maps shrunk to this side
     linear: int = 0  # side of the generator's linear path, a PCA of the maps that finds the codes too; 0 = none
     adversarial: int = 4  # the critic takes part from this side on; below it encoder and generator learn to reconstruct
+    local: bool = False  # the critic also scores every place of every level by itself
+    paired: bool = False  # the critic compares maps with their own reconstructions alone: far less noise
     bfloat16: bool = False
 
 
@@ -72,12 +74,17 @@ def create(settings: Settings, seed: int) -> tuple[Networks, GanState]:
         raise ValueError(
             f"adversarial = {settings.adversarial}: expected 4, since without an encoder only the critic teaches"
         )
+    if settings.paired and not settings.reconstruction:
+        raise ValueError("paired: expected reconstruction > 0, since only then maps have reconstructions")
     if settings.linear and (settings.linear < 4 or settings.linear & (settings.linear - 1)):
         raise ValueError(f"linear = {settings.linear}: expected 0 or a power of two of at least 4")
     rngs = nnx.Rngs(seed)
     widths = channels(settings.side, settings.base, settings.widest)
     narrow = tuple(max(1, round(settings.critic * width)) for width in widths)
-    modules = [Generator(settings.latent, widths, rngs, linear=settings.linear), Discriminator(4, narrow, rngs)]
+    modules = [
+        Generator(settings.latent, widths, rngs, linear=settings.linear),
+        Discriminator(4, narrow, rngs, local=settings.local),
+    ]
     if settings.linear:
         modules.append(Projection(settings.latent, min(settings.linear, settings.encoder)))
     elif settings.reconstruction:
@@ -193,15 +200,15 @@ def step(
     adam = ADAM if compared else STEADY
     coded = (count // 2 if compared else count) if settings.reconstruction else 0
 
-    def latents(encoder: Any, key: PRNGKeyArray) -> Float[Array, "n d"]:
+    def latents(encoder: Any, key: PRNGKeyArray, coded: int) -> Float[Array, "n d"]:
         if not coded:
             return jax.random.normal(key, (count, settings.latent))
         codes = encode(graphs.encoder, encoder, plain, settings.encoder, alpha, kind)
         drawn = mixtures(key, jax.lax.stop_gradient(codes), count - coded)
         return jnp.concatenate([codes[:coded], drawn])
 
-    def paint(generator: Any, encoder: Any, key: PRNGKeyArray) -> Float[Array, "n s s 3"]:
-        return generate(graphs.generator, generator, latents(encoder, key), side, alpha, kind)
+    def paint(generator: Any, encoder: Any, key: PRNGKeyArray, coded: int) -> Float[Array, "n s s 3"]:
+        return generate(graphs.generator, generator, latents(encoder, key, coded), side, alpha, kind)
 
     def score(critic: Any, images: Float[Array, "n s s 4"]) -> Float[Array, "n"]:
         return nnx.merge(graphs.critic, critic)(images, alpha, kind)[:, 0]
@@ -217,12 +224,13 @@ def step(
 
     if compared:
         real = augment(keys[0], faded, settings.policy)
-        fake = augment(keys[2], seen(paint(old.generator, old.encoder, keys[1]), weight), settings.policy)
+        shown = paint(old.generator, old.encoder, keys[1], count if settings.paired else coded)
+        fake = augment(keys[2], seen(shown, weight), settings.policy)
         gradient, terms = jax.grad(critic_loss, has_aux=True)(critic)
         critic, critic_moments = update(critic, gradient, critic_moments, settings.rate)
 
     def generator_loss(weights: tuple[Any, Any]) -> tuple[Array, dict[str, Array]]:
-        images, terms = seen(paint(*weights, keys[4]), weight), {}
+        images, terms = seen(paint(*weights, keys[4], coded), weight), {}
         if compared:
             terms["generator"] = -jnp.mean(score(critic, augment(keys[5], images, settings.policy)))
         if coded:

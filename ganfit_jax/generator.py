@@ -184,34 +184,52 @@ class Generator(nnx.Module):
 class Discriminator(nnx.Module):
     """Image -> `outputs` numbers; the mirror image of the generator. With one output it is the critic D of the GAN,
     which compares the images of a minibatch; otherwise the encoder, which looks at each alone and gives numbers of mean
-    square 1."""
+    square 1.
 
-    def __init__(self, inputs: int, widths: Sequence[int], rngs: nnx.Rngs, outputs: int = 1):
+    With `local`, every level's features are scored place by place as well (Isola et al. 2017, arXiv 1611.07004), and
+    the sums of these scores, over the root of the number of places, added; and the colours' finest band, four times as
+    strong, is looked at besides the colours: fine detail is learned far sooner.
+    """
+
+    def __init__(self, inputs: int, widths: Sequence[int], rngs: nnx.Rngs, outputs: int = 1, local: bool = False):
         self.compares = outputs == 1
+        inputs += 3 * local
         self.colours = nnx.List([Scaled(inputs, width, 1, rngs) for width in widths])
         self.blocks = nnx.List([Pair(wide, wide, narrow, rngs) for narrow, wide in pairwise(widths)])
         self.last = Scaled(widths[0] + self.compares, widths[0], 3, rngs)
         hidden = widths[0] if self.compares else outputs  # the encoder must not squeeze people through few numbers
         self.dense = Scaled(16 * widths[0], hidden, 0, rngs)
         self.head = Scaled(hidden, outputs, 0, rngs, gain=1.0)
+        self.local = nnx.List([Scaled(wide, 1, 1, rngs, gain=1.0) for wide in widths[1:]]) if local else None
 
     def __call__(
         self, images: Float[Array, "n s s c"], alpha: Float[Array, ""], dtype: DTypeLike = jnp.float32
     ) -> Float[Array, "n o"]:
         """alpha < 1 mixes in, behind the first level, what the level below makes of the shrunken image."""
         top, images = levels(images.shape[1]) - 1, images.astype(dtype)
-        x = leaky(self.colours[top](images))
+        x, places = leaky(self.colours[top](self.banded(images))), jnp.zeros(())
         for level in range(top, 0, -1):
             block = self.blocks[level - 1]
             x = leaky(block.first(x, twice=self.compares))
+            if self.local is not None:
+                scores = self.local[level - 1](x).astype(jnp.float32).sum((1, 2)) / (4.0 * 2**level)
+                places = places + (alpha if level == top else 1.0) * scores
             x = shrink(leaky(block.second(x, twice=self.compares)))
             if level == top:
-                x = mix(leaky(self.colours[level - 1](shrink(images))), x, alpha)
+                x = mix(leaky(self.colours[level - 1](self.banded(shrink(images)))), x, alpha)
         x = deviation(x) if self.compares else x
         x = leaky(self.last(x, twice=self.compares))
         x = leaky(self.dense(x.reshape(x.shape[0], -1)))
-        x = self.head(x).astype(jnp.float32)
+        x = self.head(x).astype(jnp.float32) + places
         return x if self.compares else pixel_norm(x)
+
+    def banded(self, images: Float[Array, "n s s c"]) -> Float[Array, "n s s d"]:
+        """Images, with `local` followed by the finest band of their first three channels, times 4."""
+        if self.local is None:
+            return images
+        colours = images[..., :3]
+        band = colours - enlarge(shrink(colours)) if images.shape[1] > 4 else jnp.zeros_like(colours)
+        return jnp.concatenate([images, 4.0 * band], axis=-1)
 
 
 class Projection(nnx.Module):

@@ -40,6 +40,11 @@ def critic():
 
 
 @pytest.fixture(scope="module")
+def local_critic():
+    return randomised(Discriminator(4, WIDTHS, nnx.Rngs(0), local=True), 5)
+
+
+@pytest.fixture(scope="module")
 def encoder():
     return randomised(Discriminator(4, WIDTHS, nnx.Rngs(0), outputs=LATENT), 3)
 
@@ -119,18 +124,27 @@ def plain_generator(arrays, latent, side, alpha):
 
 
 def plain_discriminator(arrays, images, alpha, compares):
+    def looked_at(level, images):
+        if "local.0.kernel" in arrays:
+            band = images[..., :3] - doubled(halved(images))[..., :3] if level else 0 * images[..., :3]
+            images = np.concatenate([images, 4 * band], -1)
+        return rectified(scaled(arrays, f"colours.{level}", images))
+
     level = {4: 0, 8: 1, 16: 2}[images.shape[1]]
-    top, x = level, rectified(scaled(arrays, f"colours.{level}", images))
+    top, x, places = level, looked_at(level, images), 0.0
     while level:
         x = rectified(scaled(arrays, f"blocks.{level - 1}.first", x))
+        if "local.0.kernel" in arrays:
+            scores = scaled(arrays, f"local.{level - 1}", x, 1.0)
+            places = places + (alpha if level == top else 1.0) * scores.mean((1, 2)) * x.shape[1]
         x = halved(rectified(scaled(arrays, f"blocks.{level - 1}.second", x)))
         if level == top:
-            old = rectified(scaled(arrays, f"colours.{level - 1}", halved(images)))
+            old = looked_at(level - 1, halved(images))
             x = (1 - alpha) * old + alpha * x
         level -= 1
     x = rectified(scaled(arrays, "last", with_deviation(x) if compares else x))
     x = rectified(scaled(arrays, "dense", x.reshape(len(x), -1)))
-    x = scaled(arrays, "head", x, 1.0)
+    x = scaled(arrays, "head", x, 1.0) + places
     return x if compares else normed(x)
 
 
@@ -197,29 +211,29 @@ def test_a_fresh_generator_with_a_linear_path_is_the_linear_model(with_linear, s
 
 
 @pytest.mark.parametrize("side", [4, 8, 16])
-@pytest.mark.parametrize("name", ["critic", "encoder"])
+@pytest.mark.parametrize("name", ["critic", "local_critic", "encoder"])
 def test_critic_and_encoder_equal_plain_numpy(request, name, side):
     network, images = request.getfixturevalue(name), draw((4, side, side, 4))
     found = apply(network, single(images), jnp.float32(0.3))
-    assert found.shape == (4, 1 if name == "critic" else LATENT)
-    expected = plain_discriminator(network[2], images, 0.3, name == "critic")
+    assert found.shape == (4, LATENT if name == "encoder" else 1)
+    expected = plain_discriminator(network[2], images, 0.3, name != "encoder")
     np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("side", [8, 16])
-def test_a_fade_begins_exactly_at_the_level_below(painter, with_linear, critic, encoder, side):
+def test_a_fade_begins_exactly_at_the_level_below(painter, with_linear, critic, local_critic, encoder, side):
     latent, images = single(draw((2, LATENT))), single(draw((4, side, side, 4)))
     begin, end = jnp.float32(0.0), jnp.float32(1.0)
     for network in (painter, with_linear):
         below = apply(network, latent, side // 2, end)
         np.testing.assert_array_equal(apply(network, latent, side, begin), doubled(below))
-    for network in (critic, encoder):
+    for network in (critic, local_critic, encoder):
         below = apply(network, generator.shrink(images), end)
         np.testing.assert_array_equal(apply(network, images, begin), below)
 
 
 @pytest.mark.parametrize("side", [8, 16])
-def test_a_fade_ends_exactly_without_the_level_below(painter, with_linear, critic, side):
+def test_a_fade_ends_exactly_without_the_level_below(painter, with_linear, critic, local_critic, side):
     latent, images, alpha = single(draw((2, LATENT))), single(draw((4, side, side, 4))), jnp.float32(1.0)
 
     def without(network):
@@ -232,7 +246,8 @@ def test_a_fade_ends_exactly_without_the_level_below(painter, with_linear, criti
         whole = apply(network, latent, side, alpha)
         assert np.any(np.asarray(without(network)(latent, side, jnp.float32(0.9))) != whole)
         np.testing.assert_array_equal(without(network)(latent, side, alpha), whole)
-    np.testing.assert_array_equal(without(critic)(images, alpha), apply(critic, images, alpha))
+    for network in (critic, local_critic):
+        np.testing.assert_array_equal(without(network)(images, alpha), apply(network, images, alpha))
 
 
 def test_a_fade_is_a_straight_line_between_its_ends(painter):
