@@ -57,10 +57,9 @@ def people_task(tools: measure.Tools, output: Path) -> tasks.Task:
 def truth_task(tools: measure.Tools) -> tasks.Task:
     models, infos, find, config = tools.models, tools.infos, tools.find, FLAGS.config
     if FLAGS.task == "scan":
-        names, work = truth.scan(
-            models, infos, find, config, Path(FLAGS.mesh or "--mesh"), Path(FLAGS.colours or "--colours")
-        )
-        return tasks.plain_task("A scanned head", names, work, str((FLAGS.mesh, FLAGS.colours, config)))
+        head = Path(FLAGS.mesh or "--mesh"), Path(FLAGS.colours or "--colours")
+        names, work = truth.scan(models, infos, find, config, *head)
+        return tasks.plain_task("A scanned head", names, work, str((head, config)))
     counts, sizes = tuple(map(int, FLAGS.counts)), tuple(map(int, FLAGS.sizes))
     settings = people.Settings(FLAGS.people or 20, counts, sizes, FLAGS.people_model, FLAGS.people_maps)
     names, work = truth.synthetic(models, infos, find, config, settings)
