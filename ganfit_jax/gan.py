@@ -36,6 +36,7 @@ class Settings:
     widest: int = 128
     critic: float = 0.5  # widths of critic and encoder, against the generator's; the paper's: 1
     rate: float = 0.001
+    pace: float = 1.0  # the critic's rate, against the generator's (Heusel et al. 2017, arXiv 1706.08500: above 1)
     penalty: float = 10.0
     drift: float = 0.001
     average: int = 5000  # images after which the averaged generator has forgotten half
@@ -227,7 +228,7 @@ def step(
         shown = paint(old.generator, old.encoder, keys[1], count if settings.paired else coded)
         fake = augment(keys[2], seen(shown, weight), settings.policy)
         gradient, terms = jax.grad(critic_loss, has_aux=True)(critic)
-        critic, critic_moments = update(critic, gradient, critic_moments, settings.rate)
+        critic, critic_moments = update(critic, gradient, critic_moments, settings.pace * settings.rate)
 
     def generator_loss(weights: tuple[Any, Any]) -> tuple[Array, dict[str, Array]]:
         images, terms = seen(paint(*weights, keys[4], coded), weight), {}

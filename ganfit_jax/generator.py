@@ -15,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
 from ganfit_jax.errors import InputError
+from ganfit_jax.pyramid import down, up
 from ganfit_jax.recognition.layers import convolve
 
 SLOPE = 0.2
@@ -140,8 +141,9 @@ class Generator(nnx.Module):
     """Latent -> image. The latent is normalised first, so that only its direction matters.
 
     With a linear path of side `linear` > 0, the networks' colours are added to a linear model's, which takes the latent
-    as it is: the linear model gives tone and features, the networks what it cannot, above all fine detail. Every block
-    sees the linear model's map as well: to sharpen what lies there is learned far sooner than to draw it anew.
+    as it is. The linear model gives tone and features; of the networks' colours counts only what is finer than about
+    eight texels (from 16 x 16 on), so that a critic that still errs cannot pull tones away. Every block sees the linear
+    model's map as well: to sharpen what lies there is learned far sooner than to draw it anew.
     """
 
     def __init__(self, latent: int, widths: Sequence[int], rngs: nnx.Rngs, colours: int = 3, linear: int = 0):
@@ -178,7 +180,10 @@ class Generator(nnx.Module):
     def coloured(self, x: Float[Array, "n s s w"], latent: Float[Array, "n d"], side: int) -> Float[Array, "n s s c"]:
         """The colours of a level's features."""
         image = self.colours[levels(side) - 1](x).astype(jnp.float32)
-        return image if self.linear is None else image + self.linear(latent, side)
+        if self.linear is None:
+            return image
+        fine = image - up(up(down(down(image)))) if side >= 16 else image
+        return self.linear(latent, side) + fine
 
 
 class Discriminator(nnx.Module):
@@ -201,6 +206,8 @@ class Discriminator(nnx.Module):
         self.dense = Scaled(16 * widths[0], hidden, 0, rngs)
         self.head = Scaled(hidden, outputs, 0, rngs, gain=1.0)
         self.local = nnx.List([Scaled(wide, 1, 1, rngs, gain=1.0) for wide in widths[1:]]) if local else None
+        for layer in self.local or ():  # slopes then grow where they tell real from painted, none has to be unlearned
+            layer.kernel[...] = jnp.zeros_like(layer.kernel[...])
 
     def __call__(
         self, images: Float[Array, "n s s c"], alpha: Float[Array, ""], dtype: DTypeLike = jnp.float32
