@@ -4,10 +4,10 @@
   python experiments/train_texture.py --maps=CORPUS/maps --output=runs/paper --training.side=512 \\
       --training.base=8192 --training.widest=512 --training.critic=1 --training.bfloat16
 
-Needs the extra [train]. Expected on two CPU cores: 20 images a second at 64 x 64, 11 at 128 x 128 with the narrow default;
-hundreds of thousands are needed, so take a GPU. Watch it with ``tensorboard --logdir=runs``, or open ``samples/*.png``. At
-the end, and with --export at any time, the averaged generator is written to ``texture.npz``, which ``ganfit
---config.texture_model=runs/texture/texture.npz`` takes.
+Needs the extra [train]. Expected on two CPU cores: 20 images a second at 64 x 64, 11 at 128 x 128 with the narrow
+default; hundreds of thousands are needed, so take a GPU. Watch it with ``tensorboard --logdir=runs``, or open
+``samples/*.png``. At the end, and with --export at any time, the averaged generator is written to ``texture.npz``,
+which ``ganfit --config.texture_model=runs/texture/texture.npz`` takes.
 """
 
 from pathlib import Path
