@@ -50,9 +50,12 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("policy", [(), POLICY])
-@pytest.mark.parametrize(("alpha", "reconstruction"), [(0.4, 1.5), (1.0, 0.0)])
-def test_the_losses_from_their_pieces(alpha, reconstruction, policy):
-    settings, batch = settings_of(reconstruction=reconstruction, policy=policy), draw_batch()
+@pytest.mark.parametrize(
+    ("alpha", "reconstruction", "paired"), [(0.4, 1.5, False), (1.0, 0.0, False), (0.4, 1.5, True)]
+)
+def test_the_losses_from_their_pieces(alpha, reconstruction, paired, policy):
+    settings = settings_of(reconstruction=reconstruction, paired=paired, policy=policy)
+    batch, half = draw_batch(), COUNT // 2
     graphs, before, after, found = advance(settings, batch, alpha)
     keys, blend = jax.random.split(jax.random.key(2), 7), jnp.float32(alpha)
     maps = np.concatenate([2 * np.asarray(batch.albedo) - 1, np.ones((COUNT, 8, 8, 1))], -1)
@@ -61,16 +64,16 @@ def test_the_losses_from_their_pieces(alpha, reconstruction, policy):
     faded = jnp.asarray((1 - alpha) * low + alpha * maps, jnp.float32)
     real = augment(keys[0], faded, policy)
 
-    @jax.jit
-    def painted(key):
+    @partial(jax.jit, static_argnums=1)
+    def painted(key, again):
         latents = jax.random.normal(key, (COUNT, settings.latent))
-        if reconstruction:  # half of the maps again, and mixtures of all
+        if reconstruction:  # so many of the maps again, and mixtures of all
             small = jnp.asarray(maps.reshape(COUNT, 4, 2, 4, 2, 4).mean((2, 4)), jnp.float32)
             codes = nnx.merge(graphs.encoder, before.weights.encoder)(small, jnp.ones(()))
             mean = jnp.mean(codes, axis=0, keepdims=True)
-            shares = jax.random.normal(key, (COUNT - COUNT // 2, COUNT))
+            shares = jax.random.normal(key, (COUNT - again, COUNT))
             people = mean + jnp.dot(shares, codes - mean) / (COUNT - 1) ** 0.5
-            latents = jnp.concatenate([codes[: COUNT // 2], people])
+            latents = jnp.concatenate([codes[:again], people])
         images = nnx.merge(graphs.generator, before.weights.generator)(latents, 8, blend)
         return jnp.concatenate([images * faded[..., 3:], faded[..., 3:]], -1)
 
@@ -78,7 +81,7 @@ def test_the_losses_from_their_pieces(alpha, reconstruction, policy):
     def score(weights, images):
         return nnx.merge(graphs.critic, weights)(images, blend)[:, 0]
 
-    fake = augment(keys[2], painted(keys[1]), policy)
+    fake = augment(keys[2], painted(keys[1], COUNT if paired else half), policy)
     of_real, of_fake = (np.asarray(score(before.weights.critic, x)) for x in (real, fake))
     assert found["distance"] == pytest.approx(of_real.mean() - of_fake.mean(), abs=1e-4)
     assert found["drift"] == pytest.approx((of_real**2).mean(), rel=1e-3, abs=1e-5)
@@ -88,13 +91,13 @@ def test_the_losses_from_their_pieces(alpha, reconstruction, policy):
     lengths = np.sqrt((slope**2).sum((1, 2, 3)))
     assert found["penalty"] == pytest.approx(((lengths - 1) ** 2).mean(), rel=1e-3)
 
-    images = painted(keys[4])
+    images = painted(keys[4], half)
     scores = score(after.weights.critic, augment(keys[5], images, policy))
     assert found["generator"] == pytest.approx(-float(jnp.mean(scores)), abs=1e-4)
     assert ("reconstruction" in found) == bool(reconstruction)
     if reconstruction:
-        delta = np.abs(np.asarray(images - faded)[: COUNT // 2, ..., :3]).sum()
-        expected = delta / (3 * np.asarray(faded)[: COUNT // 2, ..., 3].sum()) * 192**0.5
+        delta = np.abs(np.asarray(images - faded)[:half, ..., :3]).sum()
+        expected = delta / (3 * np.asarray(faded)[:half, ..., 3].sum()) * 192**0.5
         assert found["reconstruction"] == pytest.approx(expected, rel=1e-3)
 
 
@@ -119,6 +122,21 @@ def test_what_the_critic_and_the_generator_go_down():
     for name in ("generator", "encoder"):
         found, promised = change(name)
         assert found["generator"] + found["reconstruction"] == pytest.approx(promised, rel=0.2), name
+
+
+def test_the_critic_s_own_pace():
+    batch, moved = draw_batch(), {}
+    for pace in (1.0, 5.0):
+        _, before, after, _ = advance(settings_of(rate=1e-5, pace=pace), batch, 0.4)
+        steps = jax.tree.map(lambda a, b: np.asarray(b - a), before.weights, after.weights)
+        moved[pace] = [max(np.abs(x).max() for x in jax.tree.leaves(part)) for part in (steps.critic, steps.generator)]
+    assert moved[1.0] == pytest.approx([1e-5, 1e-5], rel=0.05)
+    assert moved[5.0] == pytest.approx([5e-5, 1e-5], rel=0.05)
+
+
+def test_pairs_need_reconstructions():
+    with pytest.raises(ValueError, match="paired"):
+        gan.create(settings_of(paired=True, reconstruction=0.0), 0)
 
 
 @pytest.mark.parametrize("policy", [(), POLICY])
