@@ -115,7 +115,8 @@ def plain_generator(arrays, latent, side, alpha):
     while image.shape[1] < side:
         x = doubled(x)
         if "linear.mean" in arrays:
-            x = np.concatenate([x, plain_linear(arrays, latent, x.shape[1])], -1)
+            maps = plain_linear(arrays, latent, x.shape[1])
+            x = np.concatenate([x, maps, 8 * plain_fine(maps)], -1)
         x = normed(rectified(scaled(arrays, f"blocks.{level}.first", x)))
         x = normed(rectified(scaled(arrays, f"blocks.{level}.second", x)))
         level, old = level + 1, doubled(image)
@@ -146,9 +147,11 @@ def plain_colours(arrays, x, latent, level):
     image = scaled(arrays, f"colours.{level}", x, 1.0)
     if "linear.mean" not in arrays:
         return image
-    if level >= 2:
-        image = image - coarse(image)
-    return image + plain_linear(arrays, latent, image.shape[1])
+    return plain_fine(image) + plain_linear(arrays, latent, image.shape[1])
+
+
+def plain_fine(images):
+    return images - coarse(images) if images.shape[1] >= 16 else images
 
 
 def plain_discriminator(arrays, images, alpha, compares):
