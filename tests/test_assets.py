@@ -259,7 +259,11 @@ def test_a_texture_generator(tmp_path):
         ({"generator.linear.mean": np.float16(0.5)}, r"linear.mean': expected \[s, s, 3\], found \[\]"),
         ({"generator.linear.mean": np.zeros((4, 8, 3))}, r"linear.mean': expected \[s, s, 3\], found \[4, 8, 3\]"),
         (
-            {"generator.linear.mean": np.zeros((4, 4, 3)), "generator.linear.basis": np.zeros((5, 4, 4, 3))},
+            {
+                "generator.linear.mean": np.zeros((4, 4, 3)),
+                "generator.linear.basis": np.zeros((5, 4, 4, 3)),
+                "generator.blocks.0.first.kernel": np.zeros((3, 3, 5 + 6, 4)),
+            },
             r"linear.basis is .*expected float of shape \(6, 4, 4, 3\)",
         ),
     ],

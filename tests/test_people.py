@@ -90,4 +90,5 @@ def test_a_photo_shows_a_person(loaded):
     photo = people.take(person, shot, 48, samples=2)
     assert photo.shape == (48, 48, 3) and photo.dtype == np.float32 and photo.min() >= 0 and photo.max() <= 1
     assert photo[20:28, 20:28].std() > 0.005
-    np.testing.assert_array_equal(photo, people.take(person, shot, 48, samples=2))
+    again = people.take(person, shot, 48, samples=2)
+    assert np.mean(photo != again) < 0.01 and np.abs(photo - again).max() < 0.01  # threads add up in any order

@@ -92,8 +92,8 @@ def test_texture_background_and_seed():
     image = take(0)
     assert image[12, 16, 0] > 3 * image[12, 16, 2] and image[20, 16, 2] > 3 * image[20, 16, 0]
     assert image[1, 1] == pytest.approx(0.25, abs=0.01)
-    np.testing.assert_array_equal(image, take(0))
-    assert np.abs(image - take(1)).max() > 0
+    np.testing.assert_allclose(image, take(0), atol=1e-6)  # threads add up in any order
+    assert np.abs(image - take(1)).max() > 1e-4
 
 
 @needs_mitsuba
