@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ganfit_jax import ablation, ablation_report, energy, evaluation, gallery, pipeline, recognition, results, subjects
 from ganfit_jax.__main__ import cache_compilations
-from ganfit_jax.config import Config, SecondRender
+from ganfit_jax.config import Config
 from ganfit_jax.detectors import detector
 from ganfit_jax.errors import one_line
 from ganfit_jax.fit import as_arrays
@@ -37,7 +37,6 @@ flags.DEFINE_string("generator", None, 'Texture model (npz) of one more variant,
 flags.DEFINE_string("judge", None, "Recognition network that no fit uses (npz).")
 flags.DEFINE_string("output", "runs/ablation_small", "Folder for the results.")
 config_flags.DEFINE_config_dataclass("config", Config())
-VIEWS = SecondRender(yaw=0.35, pitch=0.15, roll=0.1, expression=0.6, expressed=0.1, light=0.25)
 
 
 @one_line
@@ -61,7 +60,9 @@ def main(_) -> None:
         if name not in people:
             return subjects.read_item(folder / name)
         place, seed = output / "people" / ablation.folder_name(name), 1000 + int(name.split()[1])
-        return subjects.synthetic_item(place, models, draw, find, seed, as_arrays(VIEWS), FLAGS.synthetic_photos)
+        return subjects.synthetic_item(
+            place, models, draw, find, seed, as_arrays(evaluation.VIEWS), FLAGS.synthetic_photos
+        )
 
     items, failed = evaluation.attempt([*names[: FLAGS.limit or None], *people], item)
     found, broken = ablation.run(items, variants, judges, output, lambda cells: tqdm(cells, unit="cell"))

@@ -17,7 +17,7 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
-from ganfit_jax import corpus, picture, skins, workshop
+from ganfit_jax import corpus, photo, picture, skins, workshop
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("photos", None, "Folder of photos, searched recursively.", required=True)
@@ -38,8 +38,7 @@ flags.DEFINE_integer("components", 100, "Components of the linear texture model.
 def main(_) -> None:
     root, output = Path(FLAGS.photos), Path(FLAGS.output)
     skip = {Path(name).name for name in Path(FLAGS.skip).read_text().split()} if FLAGS.skip else set()
-    kinds = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-    paths = [p for p in sorted(root.rglob("*")) if p.suffix.lower() in kinds]
+    paths = [p for p in sorted(root.rglob("*")) if p.suffix.lower() in photo.PHOTO_KINDS]
     paths = [p for p in paths if p.name not in skip]
     shop = workshop.open_shop(root, output, FLAGS.texture_model, FLAGS.smallest, FLAGS.size)
     photos = workshop.name_photos(shop, paths)

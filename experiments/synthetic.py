@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ganfit_jax import evaluation, export, morphable, picture, pipeline, results
 from ganfit_jax.__main__ import cache_compilations
-from ganfit_jax.config import Config, SecondRender
+from ganfit_jax.config import Config
 from ganfit_jax.detectors import detector
 from ganfit_jax.errors import InputError
 from ganfit_jax.files import write_bytes
@@ -32,7 +32,6 @@ flags.DEFINE_integer("size", 512, "Side of the rendered photos, pixels.")
 flags.DEFINE_integer("first_seed", 1000, "Seed of the first person.")
 flags.DEFINE_string("output", "runs/synthetic", "Folder for the results.")
 config_flags.DEFINE_config_dataclass("config", Config())
-VIEWS = SecondRender(yaw=0.35, pitch=0.15, roll=0.1, expression=0.6, expressed=0.1, light=0.25)
 
 
 def main(_) -> None:
@@ -44,7 +43,7 @@ def main(_) -> None:
 
     def person(name: str) -> dict[str, float]:
         folder, key = results.prepare_folder(output / name), jax.random.key(FLAGS.first_seed + int(name))
-        truth = evaluation.synthetic_person(key, models, as_arrays(VIEWS), 3 * FLAGS.photos)
+        truth = evaluation.synthetic_person(key, models, as_arrays(evaluation.VIEWS), 3 * FLAGS.photos)
         neutral = morphable.vertices(models.shape, truth.identity.shape, 0 * truth.views.expression[0])
         if not (folder / "fit.npz").exists():
             paths = []

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ganfit_jax.errors import InputError
+from ganfit_jax.photo import PHOTO_KINDS
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 UNITS = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
 SETTINGS = ("Indoor-Cooperative", "PTZ-Indoor", "PTZ-Outdoor")
 REQUIRED = ("id", "photos", "scan", "scan_landmarks")
@@ -152,13 +152,15 @@ def photo_cases(folder: str | Path) -> list[Case]:
             name = person.name if person.name not in stems else f"{person.name}_folder"
             cases.append(Case(name, tuple(photos), source=str(person)))
     if not cases:
-        raise InputError(f"{folder}: no picture, expected photos ({', '.join(PICTURES)}) or a folder for each person")
+        raise InputError(
+            f"{folder}: no picture, expected photos ({', '.join(PHOTO_KINDS)}) or a folder for each person"
+        )
     return cases
 
 
 def pictures_in(files: Iterable[Path]) -> list[Path]:
     """The picture files among these, sorted; hidden ones are passed over."""
-    return sorted(f for f in files if f.suffix.lower() in PICTURES and f.is_file() and not f.name.startswith("."))
+    return sorted(f for f in files if f.suffix.lower() in PHOTO_KINDS and f.is_file() and not f.name.startswith("."))
 
 
 def chosen_cases(

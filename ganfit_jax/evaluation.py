@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ganfit_jax import morphable, texture
+from ganfit_jax.config import SecondRender
+from ganfit_jax.deviations import skin
 from ganfit_jax.energy import GREY, random_view
 from ganfit_jax.errors import InputError
 from ganfit_jax.files import dlib_file
@@ -22,6 +24,7 @@ from ganfit_jax.types import Camera, Identity, Light, Models, Params, Recogniser
 
 SIDE_YAW = np.radians(26.0)
 SIDE_LIGHT = Light(jnp.array([-0.6, 0.4, 0.8]), jnp.full(3, 0.6), jnp.full(3, 0.55))
+VIEWS = SecondRender(yaw=0.35, pitch=0.15, roll=0.1, expression=0.6, expressed=0.1, light=0.25)  # of synthetic people
 
 
 T = TypeVar("T")
@@ -145,8 +148,6 @@ def photograph(models: Models, params: Params, photo: int, size: int) -> Float[A
 
 def shape_error(model: ShapeModel, vertices: Float[np.ndarray, "v 3"], truth: Float[np.ndarray, "v 3"]) -> SurfaceError:
     """Surface error (mm) between two neutral shapes of one model; eyes and the inside of the mouth are left out."""
-    hidden = np.asarray(model.regions.eyes + model.regions.mouth) > 0
-    faces = np.asarray(model.faces)
-    faces = faces[~hidden[faces].any(1)]
+    faces = skin(model)
     marks = [np.asarray(morphable.landmarks(model, jnp.asarray(v), jnp.zeros(3)))[17:] for v in (vertices, truth)]
     return surface_error(Surface(vertices, faces), marks[0], Surface(truth, faces), marks[1], marks[1][13])

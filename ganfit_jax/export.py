@@ -4,7 +4,6 @@ Inputs are in the library's units (millimetres, albedo sRGB in [0, 1], UV origin
 written in metres with +y up and the face looking along +z.
 """
 
-import io
 import json
 import zipfile
 import zlib
@@ -17,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ganfit_jax.errors import InputError
-from ganfit_jax.files import write_bytes
+from ganfit_jax.files import write_arrays, write_bytes
 from ganfit_jax.gltf import METRES, AnyArray, glb_bytes, vertex_normals
 from ganfit_jax.picture import png_bytes
 from ganfit_jax.types import Camera, Identity, Light, ModelInfo, Params, ShapeModel, View
@@ -108,9 +107,7 @@ def save_fit(
     arrays["format"] = np.asarray(FIT_FORMAT)
     arrays["models"] = np.asarray(json.dumps({role: info._asdict() for role, info in infos.items()}))
     arrays["config"] = np.asarray(json.dumps(dict(config), default=str))
-    stream = io.BytesIO()
-    np.savez_compressed(stream, allow_pickle=False, **arrays)
-    write_bytes(path, stream.getvalue())
+    write_arrays(path, arrays)
 
 
 def load_fit(path: str | Path) -> StoredFit:

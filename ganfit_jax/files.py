@@ -2,8 +2,12 @@
 where the files of dlib's models lie."""
 
 import importlib.util
+import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 from ganfit_jax.errors import InputError
 
@@ -17,6 +21,13 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays as a compressed npz without pickles, whole or not at all."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
+    write_bytes(path, stream.getvalue())
 
 
 def dlib_file(name: str) -> Path:

@@ -1,11 +1,10 @@
 """One person: fit, scans and rivals compared, pictures judged, all of it kept; and the tables and plots of many."""
 
 import dataclasses
-import io
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from ganfit_jax.detectors import detector
 from ganfit_jax.errors import InputError
 from ganfit_jax.evaluation import describe, dlib_network, side_view
 from ganfit_jax.export import load_fit
-from ganfit_jax.files import write_bytes
+from ganfit_jax.files import write_arrays, write_bytes
 from ganfit_jax.gallery import Row, plain
 from ganfit_jax.landmarks import Detector
 from ganfit_jax.metrics import Similarity
@@ -137,7 +136,7 @@ def measure(case: Case, tools: Tools, folder: Path) -> Row:
         figures |= {f"{method} failed": reason for method, reason in failures.items()}
         first = ("photo", "render", f"{OURS}: geometry", "scan", f"{OURS}: error map")
         shown = {title: (shown | drawn)[title] for title in first} | shown | drawn
-    save_arrays(folder / ARRAYS, arrays)
+    write_arrays(folder / ARRAYS, arrays)
     return Row(figures, shown)
 
 
@@ -215,10 +214,3 @@ def compare_pictures(
 def embedding(tools: Tools, path: Path) -> Float[np.ndarray, "d"]:
     """What the judge sees in a picture; NaN where no face is found."""
     return describe(read_photo(path), tools.judge, tools.find, tools.network).embedding
-
-
-def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays as a compressed npz, whole or not at all."""
-    stream = io.BytesIO()
-    np.savez_compressed(stream, allow_pickle=False, **arrays)
-    write_bytes(path, stream.getvalue())

@@ -14,6 +14,7 @@ LONGEST = 1600  # px: longer photos are scaled down; a face needs no more
 SHORTEST = 32  # px: nothing can be seen in less
 LARGEST_JPEG = 400_000_000  # px: JPEG is scaled while it is decoded, so phones' 200 megapixels are welcome
 UNSEEN = 0.5  # what lies behind transparent pixels: grey, so that neither dark hair nor light skin melts into it
+PHOTO_KINDS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # what counts as a photo in a folder
 EXPECTED = "expected a photo (JPEG, PNG, WebP, TIFF, BMP, GIF)"
 
 

@@ -1,6 +1,5 @@
 """Who is fitted in an experiment: photos of a folder, synthetic people, and the truth where it is known."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,16 +10,17 @@ import numpy as np
 from jaxtyping import Float
 
 from ganfit_jax import morphable
+from ganfit_jax.deviations import skin
 from ganfit_jax.errors import InputError
 from ganfit_jax.evaluation import synthetic_person
-from ganfit_jax.files import write_bytes
+from ganfit_jax.files import write_arrays, write_bytes
 from ganfit_jax.landmarks import NOSE_TIP, Detector
 from ganfit_jax.metrics import Surface, surface_error
+from ganfit_jax.photo import PHOTO_KINDS
 from ganfit_jax.picture import png_bytes
 from ganfit_jax.scans import MESHES, read_scan
 from ganfit_jax.types import Light, Models, Params, ShapeModel
 
-PHOTO_KINDS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 DIRECTIONS = 200  # normals on which two lights are compared
 
 
@@ -41,9 +41,7 @@ class Item(NamedTuple):
 
 def skin_surface(model: ShapeModel, vertices: Float[np.ndarray, "v 3"]) -> Surface:
     """The surface without eyes and the inside of the mouth."""
-    hidden = np.asarray(model.regions.eyes + model.regions.mouth) > 0
-    faces = np.asarray(model.faces)
-    return Surface(vertices, faces[~hidden[faces].any(1)])
+    return Surface(vertices, skin(model))
 
 
 def neutral_face(model: ShapeModel, params: Params) -> tuple[Surface, Float[np.ndarray, "68 3"]]:
@@ -87,9 +85,7 @@ def write_truth(path: Path, truth: Truth) -> None:
     arrays = {"vertices": truth.surface.vertices, "faces": truth.surface.faces, "landmarks": truth.landmarks}
     if truth.light is not None:
         arrays |= {f"light.{name}": np.asarray(value) for name, value in truth.light._asdict().items()}
-    stream = io.BytesIO()
-    np.savez_compressed(stream, allow_pickle=False, **arrays)
-    write_bytes(path, stream.getvalue())
+    write_arrays(path, arrays)
 
 
 def read_truth(path: Path) -> Truth:

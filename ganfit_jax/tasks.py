@@ -9,7 +9,6 @@ import numpy as np
 
 from ganfit_jax import cases, energy, evaluation, gallery, geometry, likeness, phases, plots, scans, subjects
 from ganfit_jax.cases import Case
-from ganfit_jax.config import SecondRender
 from ganfit_jax.errors import InputError
 from ganfit_jax.fit import as_arrays
 from ganfit_jax.gallery import Row
@@ -20,7 +19,6 @@ from ganfit_jax.scans import Marked
 
 Tables = dict[str, list[dict[str, Any]]]
 Shown = tuple[Tables, dict[str, str]]  # tables; title of a plot -> its file
-VIEWS = SecondRender(yaw=0.35, pitch=0.15, roll=0.1, expression=0.6, expressed=0.1, light=0.25)  # of the example
 
 
 class Task(NamedTuple):
@@ -96,7 +94,9 @@ def example_cases(folder: Path, photo: Path, people: int, tools: Tools) -> tuple
     lines = [",".join(cases.REQUIRED), f"{photo.stem},{photo.resolve()},,"]
     for number in range(people):
         name = f"person_{number}"
-        item = subjects.synthetic_item(folder / name, tools.models, draw, tools.find, 1000 + number, as_arrays(VIEWS))
+        item = subjects.synthetic_item(
+            folder / name, tools.models, draw, tools.find, 1000 + number, as_arrays(evaluation.VIEWS)
+        )
         if item.truth is None:
             raise InputError(f"{folder / name}: no truth, expected what was written there")
         scans.write_scan(folder, name, Marked(item.truth.surface, np.asarray(item.truth.landmarks, np.float64)))
