@@ -39,7 +39,8 @@ def main(_) -> None:
     root, output = Path(FLAGS.photos), Path(FLAGS.output)
     skip = {Path(name).name for name in Path(FLAGS.skip).read_text().split()} if FLAGS.skip else set()
     paths = [p for p in sorted(root.rglob("*")) if p.suffix.lower() in photo.PHOTO_KINDS]
-    paths = [p for p in paths if p.name not in skip]
+    paths, found = workshop.distinct(paths, skip), len(paths)
+    print(f"{found} photos, {found - len(paths)} of them skipped or copies of others", flush=True)
     shop = workshop.open_shop(root, output, FLAGS.texture_model, FLAGS.smallest, FLAGS.size)
     photos = workshop.name_photos(shop, paths)
     for start in tqdm(range(0, len(photos), FLAGS.batch), desc="fit", unit="batch"):

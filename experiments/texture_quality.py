@@ -25,9 +25,9 @@ flags.DEFINE_string("maps", None, "Folder of maps (optional: detail.json, their 
 flags.DEFINE_string("held_out", None, "Names of maps that no model has seen, one a line.", required=True)
 flags.DEFINE_string("model", None, "Texture model (name or npz) to judge.", required=True)
 flags.DEFINE_string("output", "runs/quality", "Folder for the results.")
-flags.DEFINE_integer("steps", 300, "Steps of the reconstruction.")
-flags.DEFINE_float("rate", 0.05, "Its step size.")
-flags.DEFINE_integer("restarts", 3, "Random latents that it starts from; a linear model starts from its least squares.")
+flags.DEFINE_integer("steps", 100, "Steps of the reconstruction; it starts from least squares.")
+flags.DEFINE_float("rate", 0.02, "Its step size.")
+flags.DEFINE_float("prior", 0.0, "Weight of the latent's mean square in it.")
 flags.DEFINE_integer("samples", 200, "Samples of each model.")
 
 
@@ -47,11 +47,9 @@ def main(_) -> None:
     for name, one in models.items():
         size, decode = texture.latent_size(one), jax.tree_util.Partial(texture.decode, one)
         drawn[name] = jax.lax.map(decode, jax.random.normal(key, (FLAGS.samples, size)))
-        starts = jax.random.normal(key, (FLAGS.restarts, len(held.names), size))
-        if isinstance(one, texture.LinearTexture):
-            solved = quality.best_linear(one, held.albedo, held.weight)
-            starts = jnp.stack([solved, jnp.zeros_like(solved)])
-        found = quality.reconstruct(decode, starts, held.albedo, held.weight, FLAGS.steps, FLAGS.rate)
+        starts = quality.best_linear(quality.linearised(decode, size), held.albedo, held.weight)
+        effort = FLAGS.steps, FLAGS.rate, FLAGS.prior
+        found = quality.reconstruct(decode, starts[None], held.albedo, held.weight, *effort)
         rebuilt[name] = found.maps
         energy = quality.high_frequency_energy(found.maps, held.weight, 1) / originals
         alike, apart = (f(held.albedo, found.maps, held.weight) for f in (quality.ssim, quality.mean_difference))

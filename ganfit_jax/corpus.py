@@ -185,20 +185,27 @@ def write_linear_model(path: str | Path, maps: Maps, components: int, licence: s
     chroma at half resolution, and ``luma_scale``, ``chroma_scale`` (k) that multiply them; `name`, `licence`.
     """
     mean, basis, share = linear_basis(*with_mirror(maps), components)
-    luma, chroma = to_luma_chroma(basis)
-    luma_scale, chroma_scale = (np.abs(x).reshape(len(x), -1).max(1) / 127 for x in (luma, chroma))
     arrays = {
         "name": np.asarray("albedo"),
         "licence": np.asarray(licence),
         "mean": np.uint8(np.round(255 * np.clip(mean, 0, 1))),
-        "luma": np.int8(np.round(luma / luma_scale[:, None, None])),
-        "chroma": np.int8(np.round(chroma / chroma_scale[:, None, None, None])),
-        "luma_scale": np.float32(luma_scale),
-        "chroma_scale": np.float32(chroma_scale),
         "share": np.float32(share),
     }
-    write_npz(path, arrays)
+    write_npz(path, arrays | small_basis(basis))
     return float(share.sum())
+
+
+def small_basis(basis: Float[np.ndarray, "k s s 3"]) -> dict[str, np.ndarray]:
+    """A basis as files store it (`write_linear_model`): luma and chroma in int8, with their scales; an eighth of the
+    bytes of float32."""
+    luma, chroma = to_luma_chroma(basis)
+    luma_scale, chroma_scale = (np.abs(x).reshape(len(x), -1).max(1) / 127 + 1e-12 for x in (luma, chroma))
+    return {
+        "luma": np.asarray(np.round(luma / luma_scale[:, None, None]), np.int8),
+        "chroma": np.asarray(np.round(chroma / chroma_scale[:, None, None, None]), np.int8),
+        "luma_scale": np.asarray(luma_scale, np.float32),
+        "chroma_scale": np.asarray(chroma_scale, np.float32),
+    }
 
 
 def to_luma_chroma(

@@ -114,6 +114,17 @@ def with_linear(state: GanState, mean: Float[Array, "s s 3"], basis: Float[Array
     return state._replace(weights=filled, average=fill(state.average))
 
 
+def inherit(new: Any, old: Any) -> Any:
+    """`new` with those arrays of `old` that have a name and shape of its own: other latents, the same blocks."""
+    known = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(old)}
+
+    def choose(path: Any, leaf: Array) -> Array:
+        found = known.get(jax.tree_util.keystr(path), leaf)
+        return jnp.copy(found) if found.shape == leaf.shape else leaf
+
+    return jax.tree_util.tree_map_with_path(choose, new)
+
+
 def fresh_moments(weights: Networks) -> Networks:
     """Adam's state before the first step; each new level begins with it, as in Karras et al."""
     return Networks(*(None if w is None else ADAM.init(w) for w in weights))

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Float
 
 from ganfit_jax import gan, texture_data
-from ganfit_jax.corpus import write_npz
+from ganfit_jax.corpus import small_basis, write_npz
 from ganfit_jax.generator import channels
 from ganfit_jax.samples import encoded, painted
 from ganfit_jax.texture_data import MapFile
@@ -54,11 +54,17 @@ def export(
     files: Sequence[MapFile],
     licence: str = "unknown",
 ) -> None:
-    """Writes the averaged generator as a texture model (`assets.load_texture`), float16."""
+    """Writes the averaged generator as a texture model (`assets.load_texture`), float16; the basis of a linear path as
+    `corpus.small_basis` makes it."""
     mean, basis = latents_of(graphs, state, training, files)
     widths = channels(training.side, training.base, training.widest)
     arrays: dict[str, Any] = {"name": "generator", "licence": licence, "widths": np.asarray(widths, np.int32)}
     arrays |= {"latent_mean": np.float16(mean), "latent_basis": np.float16(basis)}
     for keys, leaf in nnx.to_flat_state(state.average):
-        arrays["generator." + ".".join(map(str, keys))] = np.float16(leaf[...])
+        name = "generator." + ".".join(map(str, keys))
+        if name == "generator.linear.basis":
+            small = small_basis(np.asarray(leaf[...], np.float32))
+            arrays |= {f"generator.linear.{key}": value for key, value in small.items()}
+        else:
+            arrays[name] = np.float16(leaf[...])
     write_npz(path, {name: np.asarray(value) for name, value in arrays.items()})

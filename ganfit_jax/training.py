@@ -134,10 +134,28 @@ def linear_path(training: Training, files: Sequence[MapFile], count: int = 1500)
     return jnp.asarray(mean, jnp.float32), jnp.asarray(basis, jnp.float32)
 
 
+def inherited(state: gan.GanState, folder: Path) -> gan.GanState:
+    """The state before the first step with the networks of the run in `folder`, where they have the same shape. Raises
+    `InputError` where there is no run."""
+    training = stored(folder)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    done, old = checkpoints.restore(gan.create(training.settings(), training.seed)[1])
+    checkpoints.close()
+    if not done:
+        raise InputError(f"{folder}/checkpoints: found none, expected those of a training run")
+    weights, average = gan.inherit(state.weights, old.weights), gan.inherit(state.average, old.average)
+    return state._replace(weights=weights, average=average)
+
+
 def train(
-    training: Training, files: Sequence[MapFile], held_out: Sequence[MapFile], output: Path
+    training: Training,
+    files: Sequence[MapFile],
+    held_out: Sequence[MapFile],
+    output: Path,
+    begin: Path | None = None,
 ) -> tuple[gan.Networks, gan.GanState]:
-    """Trains to the end of the schedule, from where an earlier run into `output` stopped.
+    """Trains to the end of the schedule, from where an earlier run into `output` stopped; a new run begins with random
+    networks or with those of the run in `begin` (`inherited`).
 
     Writes ``checkpoints/``, ``events.*`` (TensorBoard), ``log.jsonl``, ``samples/STEP.png`` and ``settings.json``.
     `held_out`: maps for the sliced Wasserstein distance; may be empty.
@@ -150,6 +168,8 @@ def train(
     graphs, state = gan.create(training.settings(), training.seed)
     checkpoints = Checkpoints(output / "checkpoints")
     done, state = checkpoints.restore(state)
+    if begin is not None and not done:
+        state = inherited(state, begin)
     if training.linear and not done:
         state = gan.with_linear(state, *linear_path(training, files))
     write_bytes(output / "settings.json", (json.dumps(dataclasses.asdict(training), indent=2) + "\n").encode())

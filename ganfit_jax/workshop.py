@@ -5,8 +5,9 @@ there is not done again, but for photos that were too small for an earlier run a
 ``maps/detail.json`` holds the side in texels up to which each map shows true detail.
 """
 
+import hashlib
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,6 +72,23 @@ def open_shop(root: Path, output: Path, texture_model: str | None, smallest: flo
     models = Models(shape, texture, None, stiffness(config, info.expressions))
     texels = jax.jit(unwrap.texel_map, static_argnames="size")(shape, size=size)
     return Workshop(root, output, models, info.expressions, config, detector(config.detector), texels, smallest)
+
+
+def distinct(paths: Sequence[Path], skip: Collection[str] = ()) -> list[Path]:
+    """The photos whose file names are not in `skip`, every content once: a file that equals an earlier or a skipped one
+    byte by byte is left out. Collections hold people under several names, and a copy must not teach what its twin is
+    to measure."""
+
+    def digest(path: Path) -> bytes:
+        return hashlib.sha256(path.read_bytes()).digest()
+
+    known, kept = {digest(path) for path in paths if path.name in skip}, []
+    for path in paths:
+        content = digest(path)
+        if content not in known:
+            known.add(content)
+            kept.append(path)
+    return kept
 
 
 def name_photos(shop: Workshop, paths: Sequence[Path]) -> dict[str, Path]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ganfit_jax import assets, morphable
+from ganfit_jax import assets, corpus, morphable
 from ganfit_jax.generator import Generator
 from ganfit_jax.types import GanTexture
 
@@ -223,6 +223,20 @@ def tiny_generator(linear=0):
     arrays = {"latent_mean": np.zeros(6, np.float16), "latent_basis": np.eye(3, 6, dtype=np.float16)}
     names = {"name": np.array("tiny"), "licence": np.array("CC0"), "widths": np.int32([5, 4])}
     return arrays | names | weights
+
+
+def test_a_generator_s_linear_path_may_be_stored_small(tmp_path):
+    arrays, random = tiny_generator(linear=4), np.random.default_rng(0)
+    basis = 0.2 * np.repeat(np.repeat(random.normal(size=(6, 2, 2, 3)), 2, 1), 2, 2)  # no detail in its colours is lost
+    del arrays["generator.linear.basis"]
+    small = {f"generator.linear.{key}": value for key, value in corpus.small_basis(basis).items()}
+    model, _ = assets.load_texture(change(arrays | small, tmp_path / "a.npz"))
+    assert isinstance(model, GanTexture)
+    np.testing.assert_allclose(model.weights["linear"]["basis"][...], basis, atol=0.015)
+    for key, wrong in (("luma", np.zeros((5, 4, 4))), ("chroma", np.zeros((6, 4, 4, 2))), ("luma_scale", None)):
+        path = change(arrays | small, tmp_path / "wrong.npz", **{f"generator.linear.{key}": wrong})
+        with pytest.raises(ValueError, match=rf"wrong.npz: key 'generator.linear.{key}': expected"):
+            assets.load_texture(path)
 
 
 def test_a_texture_generator(tmp_path):

@@ -94,6 +94,35 @@ def test_reconstruct_finds_maps_of_the_model_and_ignores_what_was_not_seen():
     assert float(jnp.abs(kept.latents).max()) < 0.2
 
 
+def test_what_a_reconstruction_minimises_leaves_out_the_finest_band():
+    x = np.arange(32)
+    stripes = np.broadcast_to((0.2 * (-1.0) ** x)[None, :, None], (32, 32, 3)).astype(np.float32)
+
+    def loss(delta, weight=ONES[0]):
+        found, target = (jnp.asarray(x, jnp.float32) for x in (SMOOTH[0] + delta, SMOOTH[0]))
+        return float(quality.explains(found, target, jnp.asarray(weight)))
+
+    assert loss(0.0) < 1e-3 and loss(stripes) < 1e-3
+    assert loss(0.1) == pytest.approx(0.1, rel=0.01), "a colour counts once, it has no detail"
+    wide = np.repeat(np.repeat(RNG.normal(size=(8, 8, 3)), 4, 0), 4, 1).astype(np.float32)
+    assert loss(wide) > 1.3 * np.abs(wide).mean(), "detail counts once more in its band"
+    assert loss(np.where(HALF[0, ..., None] > 0, 0, 1.0), HALF[0]) < 1e-3, "unseen"
+
+
+def test_linearised_is_the_model_itself_and_the_slope_of_any_other():
+    model = linear_model()
+    found = quality.linearised(lambda z: texture.decode(model, z), 5)
+    assert np.asarray(found.mean) == pytest.approx(np.asarray(model.mean), abs=1e-6)
+    assert np.asarray(found.basis) == pytest.approx(np.asarray(model.basis), abs=1e-6)
+
+    def curved(z):
+        return jnp.tanh(texture.decode(model, z))
+
+    step = 1e-2 * jnp.eye(5)[2]
+    slope = (curved(step) - curved(-step)) / 2e-2
+    assert np.asarray(quality.linearised(curved, 5).basis[2]) == pytest.approx(np.asarray(slope), abs=1e-3)
+
+
 def test_nearest_against_loops():
     maps, weights = SMOOTH[:4], RNG.uniform(size=(4, 32, 32)).astype(np.float32)
     samples = np.stack([0.5 * maps[2, :, ::-1] + 0.1, maps[1] + 0.01 * RNG.normal(size=maps[1].shape), SMOOTH[5]])

@@ -243,6 +243,32 @@ def test_scalars_pictures_and_settings_of_a_run(files, tmp_path):
     assert training.stored(tmp_path) == run
 
 
+@pytest.mark.slow
+def test_a_run_begins_with_the_networks_of_another(files, tmp_path):
+    """Blocks, colours and critic go over to a run with other latents, the rest begins anew; later steps come from the
+    run itself."""
+    short = dataclasses.replace(TINY, images=(4, 4), every=2)
+    _, first = training.train(short, files, [], tmp_path / "first")
+    other = dataclasses.replace(short, latent=5, seed=1)
+    fresh = gan.create(other.settings(), other.seed)[1]
+    state = training.inherited(fresh, tmp_path / "first")
+    for ours, theirs in ((state.weights.generator, first.weights.generator), (state.average, first.average)):
+        np.testing.assert_array_equal(ours["blocks"][0]["first"]["kernel"][...], theirs["blocks"][0]["first"]["kernel"])
+    np.testing.assert_array_equal(
+        state.weights.generator["dense"]["kernel"][...], fresh.weights.generator["dense"]["kernel"][...]
+    )
+    jax.tree.map(np.testing.assert_array_equal, state.weights.critic, first.weights.critic)
+    _, done = training.train(other, files, [], tmp_path / "second", begin=tmp_path / "first")
+    _, again = training.train(other, files, [], tmp_path / "second", begin=tmp_path / "first")
+    jax.tree.map(np.testing.assert_array_equal, done, jax.device_get(again))
+    apart = jnp.abs(done.weights.critic["last"]["kernel"][...] - first.weights.critic["last"]["kernel"][...]).max()
+    anew = jnp.abs(done.weights.critic["last"]["kernel"][...] - fresh.weights.critic["last"]["kernel"][...]).max()
+    assert 0 < apart < 0.1 * anew, "two steps away from where it began"
+    for empty in (tmp_path, tmp_path / "none"):
+        with pytest.raises(InputError, match="expected"):
+            training.inherited(fresh, empty)
+
+
 def test_samples_are_in_range_and_fade(files):
     graphs, state = gan.create(TINY.settings(), 0)
     latents = jax.random.normal(jax.random.key(0), (2, 6))

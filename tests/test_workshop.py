@@ -90,6 +90,14 @@ def test_photos_whose_names_run_together_are_kept_apart(shop):
     assert named["c"] == paths[3] and len(named) == 5
 
 
+def test_copies_of_photos_are_left_out(tmp_path):
+    paths = [tmp_path / f"{name}.jpg" for name in "abcde"]
+    for path, content in zip(paths, (b"1", b"2", b"1", b"3", b"2"), strict=True):
+        path.write_bytes(content)
+    assert workshop.distinct(paths) == [paths[0], paths[1], paths[3]]
+    assert workshop.distinct(paths, {"e.jpg"}) == [paths[0], paths[3]], "b shows what e is to measure"
+
+
 @pytest.mark.slow
 def test_what_is_done_is_not_done_again(shop, done, monkeypatch):
     def never(*_):

@@ -10,7 +10,8 @@ A texture model holds ``mean`` [s, s, 3] (floats in [0, 1], or uint8), ``name``,
 ``luma`` [n, s, s] and ``chroma`` [n, h, h, 2], times ``luma_scale`` [n] and ``chroma_scale`` [n]; ``corpus`` writes it.
 
 A texture generator holds ``widths`` (channels of the levels 4, 8, ...), ``latent_mean`` [d], ``latent_basis`` [n, d],
-``name``, ``licence`` and the generator's weights as ``generator.`` + dotted path; ``texture_export`` writes it.
+``name``, ``licence`` and the generator's weights as ``generator.`` + dotted path; of a linear path, the basis may be
+stored small, as above (``generator.linear.luma`` and so on). ``texture_export`` writes it.
 """
 
 import hashlib
@@ -47,13 +48,13 @@ _SHAPE = {
 }
 _INDICES = {"faces": "v", "uv_faces": "t", "landmark_faces": "f", "contour_faces": "f"}
 _TEXTURE = {"mean": ("s", "s", 3), "basis": ("n_t", "s", "s", 3)}
-_SMALL_TEXTURE = {
-    "mean": ("s", "s", 3),
+_SMALL_BASIS = {
     "luma": ("n_t", "s", "s"),
     "chroma": ("n_t", "h", "h", 2),
     "luma_scale": ("n_t",),
     "chroma_scale": ("n_t",),
 }
+_SMALL_TEXTURE = {"mean": ("s", "s", 3)} | _SMALL_BASIS
 
 
 def load_shape(name_or_path: str | os.PathLike[str] = "face") -> tuple[ShapeModel, ModelInfo]:
@@ -109,6 +110,10 @@ def _generator(path: Path, arrays: dict[str, np.ndarray]) -> GanTexture:
     linear = 0
     if "linear.mean" in tensors:
         linear = _check(path, arrays, {"generator.linear.mean": ("s", "s", 3)})["s"]
+        if "linear.luma" in tensors:
+            known = {"s": linear, "n_t": sizes["d"], "h": linear // 2}
+            _check(path, arrays, {f"generator.linear.{key}": shape for key, shape in _SMALL_BASIS.items()}, known)
+            tensors["linear.basis"] = np.asarray(_colours({key: tensors.pop(f"linear.{key}") for key in _SMALL_BASIS}))
     graph, weights = fill(lambda: Generator(sizes["d"], widths, nnx.Rngs(0), linear=linear), tensors, str(path))
     mean, basis = (jnp.asarray(arrays[f"latent_{key}"], jnp.float32) for key in ("mean", "basis"))
     return GanTexture(weights, mean, basis, GeneratorSpec(4 << (len(widths) - 1), graph))
