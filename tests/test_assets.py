@@ -3,15 +3,17 @@
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from ganfit_jax import assets, corpus, morphable
+from ganfit_jax import assets, corpus, morphable, quality, texture
 from ganfit_jax.generator import Generator
-from ganfit_jax.types import GanTexture
+from ganfit_jax.types import GanTexture, LinearTexture
 
 CONVERTER = Path(__file__).resolve().parents[1] / "third_party" / "makehuman"
 TINY = {"mean": np.full((4, 4, 3), 0.5, np.float16), "basis": np.ones((2, 4, 4, 3), np.float16)}
@@ -223,6 +225,28 @@ def tiny_generator(linear=0):
     arrays = {"latent_mean": np.zeros(6, np.float16), "latent_basis": np.eye(3, 6, dtype=np.float16)}
     names = {"name": np.array("tiny"), "licence": np.array("CC0"), "widths": np.int32([5, 4])}
     return arrays | names | weights
+
+
+def test_the_built_in_generator():
+    model, info = assets.load_texture("gan")
+    assert isinstance(model, GanTexture) and model.spec.side == 128 and texture.latent_size(model) == 300
+    assert info.licence == "Apache-2.0" and Path(info.path).stat().st_size < 16e6
+    linear, _ = assets.load_texture()
+    assert isinstance(linear, LinearTexture)
+    average = np.asarray(linear.mean).reshape(128, 2, 128, 2, 3).mean((1, 3))
+    assert np.abs(np.asarray(texture.decode(model, jnp.zeros(300))) - average).mean() < 0.05
+    latents = jax.random.normal(jax.random.key(0), (4, 300))
+    people = jnp.stack([texture.decode(model, z) for z in latents])
+    assert people.min() >= 0 and people.max() <= 1 and float(people.std(0).mean()) > 0.03, "people differ"
+    sides = jnp.abs(people - people[:, :, ::-1]).mean()
+    assert float(sides) < 0.05, "left and right are alike"
+    # Its detail is finer than that of the linear path inside it.
+    path: Any = model.weights["linear"]
+    codes = model.mean[None] + latents @ model.basis
+    smooth = 0.5 + 0.5 * (path["mean"][...][None] + jnp.tensordot(codes, path["basis"][...], 1))
+    ones = np.ones((4, 128, 128), np.float32)
+    energy = [np.asarray(quality.high_frequency_energy(x, ones)) for x in (people, smooth)]
+    assert (energy[0] > 1.05 * energy[1]).all()
 
 
 def test_a_generator_s_linear_path_may_be_stored_small(tmp_path):
