@@ -215,19 +215,22 @@ def test_export_of_a_run_with_a_linear_path(begun, files, tmp_path):
     rng = np.random.default_rng(7)
     for level in (average := jax.tree.map(jnp.array, state.average))["colours"].values():
         level["kernel"][...] = jnp.float32(0.3 * rng.normal(size=level["kernel"][...].shape))
+    coarse = halved(np.asarray(average["linear"]["basis"][...]))  # files hold colours at half the resolution
+    average["linear"]["basis"][...] = jnp.float32(coarse.repeat(2, 1).repeat(2, 2))
     state = state._replace(average=average)
     texture_export.export(tmp_path / "texture.npz", graphs, state, RUN, files, "CC0-1.0")
     model, _ = assets.load_texture(tmp_path / "texture.npz")
     assert model.spec.side == 8 and model.spec.graph == graphs.generator
     for name in ("mean", "basis"):
         stored = model.weights["linear"][name][...]
-        np.testing.assert_allclose(stored, average["linear"][name][...], atol=1e-3)
+        wanted = average["linear"][name][...]
+        np.testing.assert_allclose(stored, wanted, atol=1e-3 if name == "mean" else float(jnp.abs(wanted).max()) / 50)
     mean, axes = texture_export.latents_of(graphs, state, RUN, files)
     latent = rng.normal(size=LATENT)
     z = jnp.float32(mean + latent @ axes)[None]
     expected = samples.painted(graphs.generator, average, z, 8, jnp.ones(()))[0]
     found = texture.decode(model, jnp.float32(latent))
-    np.testing.assert_allclose(found, expected, atol=5e-3)
+    np.testing.assert_allclose(found, expected, atol=0.03)
     plain = samples.painted(graphs.generator, begun[2].average, z, 8, jnp.ones(()))[0]
     assert np.abs(expected - plain).max() > 0.05, "the networks do add something"
 
