@@ -15,8 +15,8 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ganfit_jax import checkpoints, gan, texture_data, texture_export, training
-from ganfit_jax.errors import InputError, one_line
+from ganfit_jax import texture_data, texture_export, training
+from ganfit_jax.errors import one_line
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("maps", None, "Folders of UV maps, with optional masks.", required=True)
@@ -36,11 +36,7 @@ def main(_) -> None:
     held_out = [file for file in everything if file.path.stem in names]
     output, settings = Path(FLAGS.output), FLAGS.training
     if FLAGS.export:
-        settings = training.stored(output)
-        graphs, state = gan.create(settings.settings(), settings.seed)
-        done, state = checkpoints.Checkpoints(output / "checkpoints").restore(state)
-        if not done:
-            raise InputError(f"{output}/checkpoints: found none, expected those of a training run")
+        settings, graphs, state = training.restored(output)
     else:
         kinds = {kind: sum(file.kind == kind for file in files) for kind in ("real", "varied", "synthetic")}
         print(f"maps: {kinds}, held out: {len(held_out)}", flush=True)

@@ -106,15 +106,8 @@ def linearised(decode: Decode, size: int, reach: float = 0.5) -> LinearTexture:
     """Any texture model as a linear one about latent 0: ``T(0)`` and the slopes ``(T(reach e_i) - T(-reach e_i)) / (2
     reach)``. With `best_linear` it gives the first guess of a reconstruction, a step of Gauss and Newton. `decode` as
     in `reconstruct`, its latent of length `size`."""
-    if not isinstance(decode, jax.tree_util.Partial):
-        decode = jax.tree_util.Partial(decode)
-    return LinearTexture(*_linearised(decode, reach * jnp.eye(size)))
-
-
-@jax.jit
-def _linearised(decode: jax.tree_util.Partial, axes: Float[Array, "d d"]) -> tuple[Array, Array]:
-    reach = jnp.max(axes)
-    return decode(jnp.zeros(len(axes))), jax.lax.map(lambda z: (decode(z) - decode(-z)) / (2.0 * reach), axes)
+    slopes = jax.lax.map(lambda z: (decode(z) - decode(-z)) / (2.0 * reach), reach * jnp.eye(size))
+    return LinearTexture(decode(jnp.zeros(size)), slopes)
 
 
 def reconstruct(

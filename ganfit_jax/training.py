@@ -134,15 +134,22 @@ def linear_path(training: Training, files: Sequence[MapFile], count: int = 1500)
     return jnp.asarray(mean, jnp.float32), jnp.asarray(basis, jnp.float32)
 
 
-def inherited(state: gan.GanState, folder: Path) -> gan.GanState:
-    """The state before the first step with the networks of the run in `folder`, where they have the same shape. Raises
-    `InputError` where there is no run."""
+def restored(folder: Path) -> tuple[Training, gan.Networks, gan.GanState]:
+    """Settings, graphs and newest state of the run in a folder; raises `InputError` where there is none."""
     training = stored(folder)
+    graphs, state = gan.create(training.settings(), training.seed)
     checkpoints = Checkpoints(folder / "checkpoints")
-    done, old = checkpoints.restore(gan.create(training.settings(), training.seed)[1])
+    done, state = checkpoints.restore(state)
     checkpoints.close()
     if not done:
         raise InputError(f"{folder}/checkpoints: found none, expected those of a training run")
+    return training, graphs, state
+
+
+def inherited(state: gan.GanState, folder: Path) -> gan.GanState:
+    """The state before the first step with the networks of the run in `folder`, where they have the same shape. Raises
+    `InputError` where there is no run."""
+    old = restored(folder)[2]
     weights, average = gan.inherit(state.weights, old.weights), gan.inherit(state.average, old.average)
     return state._replace(weights=weights, average=average)
 

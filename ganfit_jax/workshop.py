@@ -78,13 +78,9 @@ def distinct(paths: Sequence[Path], skip: Collection[str] = ()) -> list[Path]:
     """The photos whose file names are not in `skip`, every content once: a file that equals an earlier or a skipped one
     byte by byte is left out. Collections hold people under several names, and a copy must not teach what its twin is
     to measure."""
-
-    def digest(path: Path) -> bytes:
-        return hashlib.sha256(path.read_bytes()).digest()
-
-    known, kept = {digest(path) for path in paths if path.name in skip}, []
-    for path in paths:
-        content = digest(path)
+    contents = [hashlib.sha256(path.read_bytes()).digest() for path in paths]
+    known, kept = {content for path, content in zip(paths, contents, strict=True) if path.name in skip}, []
+    for path, content in zip(paths, contents, strict=True):
         if content not in known:
             known.add(content)
             kept.append(path)

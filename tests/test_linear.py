@@ -225,12 +225,13 @@ def test_export_of_a_run_with_a_linear_path(begun, files, tmp_path):
         stored = model.weights["linear"][name][...]
         wanted = average["linear"][name][...]
         np.testing.assert_allclose(stored, wanted, atol=1e-3 if name == "mean" else float(jnp.abs(wanted).max()) / 50)
+    average["linear"]["basis"][...] = model.weights["linear"]["basis"][...]
     mean, axes = texture_export.latents_of(graphs, state, RUN, files)
     latent = rng.normal(size=LATENT)
     z = jnp.float32(mean + latent @ axes)[None]
     expected = samples.painted(graphs.generator, average, z, 8, jnp.ones(()))[0]
     found = texture.decode(model, jnp.float32(latent))
-    np.testing.assert_allclose(found, expected, atol=0.03)
+    np.testing.assert_allclose(found, expected, atol=5e-3)
     plain = samples.painted(graphs.generator, begun[2].average, z, 8, jnp.ones(()))[0]
     assert np.abs(expected - plain).max() > 0.05, "the networks do add something"
 
