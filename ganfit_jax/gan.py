@@ -34,6 +34,7 @@ class Settings:
     latent: int = 512
     base: int = 2048  # channels of a level are min(widest, base / side); the paper's networks: 8192 and 512
     widest: int = 128
+    narrowest: int = 1
     critic: float = 0.5  # widths of critic and encoder, against the generator's; the paper's: 1
     rate: float = 0.001
     pace: float = 1.0  # the critic's rate, against the generator's (Heusel et al. 2017, arXiv 1706.08500: above 1)
@@ -80,7 +81,7 @@ def create(settings: Settings, seed: int) -> tuple[Networks, GanState]:
     if settings.linear and (settings.linear < 4 or settings.linear & (settings.linear - 1)):
         raise ValueError(f"linear = {settings.linear}: expected 0 or a power of two of at least 4")
     rngs = nnx.Rngs(seed)
-    widths = channels(settings.side, settings.base, settings.widest)
+    widths = channels(settings.side, settings.base, settings.widest, settings.narrowest)
     narrow = tuple(max(1, round(settings.critic * width)) for width in widths)
     modules = [
         Generator(settings.latent, widths, rngs, linear=settings.linear),

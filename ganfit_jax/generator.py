@@ -21,11 +21,12 @@ from ganfit_jax.recognition.layers import convolve
 SLOPE = 0.2
 
 
-def channels(side: int, base: int, widest: int) -> tuple[int, ...]:
-    """Channels of the levels 4, 8, ... `side`: ``min(widest, base / level)``. Paper size: base 8192, widest 512."""
+def channels(side: int, base: int, widest: int, narrowest: int = 1) -> tuple[int, ...]:
+    """Channels of the levels 4, 8, ... `side`: ``min(widest, base / level)``, at least `narrowest`. Paper size: base
+    8192, widest 512."""
     if side < 4 or side & (side - 1):
         raise InputError(f"side {side}: expected a power of two of at least 4")
-    return tuple(max(1, min(widest, base // (4 << level))) for level in range(levels(side)))
+    return tuple(min(widest, max(1, narrowest, base // (4 << level))) for level in range(levels(side)))
 
 
 def levels(side: int) -> int:

@@ -3,7 +3,7 @@
 from importlib import resources
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image, ImageDraw, ImageFilter
 
 EYE_CROP = (80, 40)  # width and height of the crop that the glasses classifier sees, pixels
@@ -38,8 +38,9 @@ def skin_weight(
     """How much each pixel looks like this face's skin, in [0, 1]; 1 in the middle of the face.
 
     Log chroma and log brightness of cheeks and nose give a robust Gaussian; a pixel `softness` standard deviations
-    away does not count. Highlights are judged leniently. `reach` as in `centre_mask`. Keeps hair, glasses' temples,
-    collars and background out of the pixel term and of texture corpora.
+    away does not count, nor does what is not connected to the middle of the face: shine on hair has the colour of skin.
+    Highlights are judged leniently. `reach` as in `centre_mask`. Keeps hair, glasses' temples, collars and background
+    out of the pixel term and of texture corpora.
     """
     size = image.shape[0]
     colour = np.log(np.clip(image, 0.02, 1.0))
@@ -64,7 +65,22 @@ def skin_weight(
     likely = np.asarray(smooth.filter(ImageFilter.GaussianBlur(size / 256)), np.float32) / 255.0
     # Strict: what is half hair or half collar would be painted onto the skin.
     likely = np.clip(2.5 * likely - 1.25, 0.0, 1.0)
-    return np.maximum(likely, centre_mask(landmarks, size, reach))
+    centre = centre_mask(landmarks, size, reach)
+    return connected(np.maximum(likely, centre), centre > 0, max(1, size // 128))
+
+
+def connected(
+    weight: Float[np.ndarray, "h w"], seeds: Bool[np.ndarray, "h w"], bridge: int
+) -> Float[np.ndarray, "h w"]:
+    """The weights near those regions above one half that hold a seed; 0 elsewhere. Bridges between regions that are
+    less than `2 bridge + 1` pixels wide do not connect them."""
+    from scipy import ndimage
+
+    cross = ndimage.generate_binary_structure(2, 1)
+    regions, _ = ndimage.label(ndimage.binary_erosion(weight > 0.5, cross, bridge), cross)
+    kept = np.isin(regions, np.setdiff1d(regions[seeds], 0))
+    near = ndimage.binary_dilation(kept, cross, 3 * bridge) if kept.any() else kept
+    return np.where(near | seeds, weight, 0).astype(weight.dtype)
 
 
 def eye_crop(image: Float[np.ndarray, "h w 3"], landmarks: Float[np.ndarray, "68 2"]) -> Float[np.ndarray, "40 80"]:

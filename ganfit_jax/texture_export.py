@@ -57,7 +57,7 @@ def export(
     """Writes the averaged generator as a texture model (`assets.load_texture`), float16; the basis of a linear path as
     `corpus.small_basis` makes it."""
     mean, basis = latents_of(graphs, state, training, files)
-    widths = channels(training.side, training.base, training.widest)
+    widths = channels(training.side, training.base, training.widest, training.narrowest)
     arrays: dict[str, Any] = {"name": "generator", "licence": licence, "widths": np.asarray(widths, np.int32)}
     arrays |= {"latent_mean": np.float16(mean), "latent_basis": np.float16(basis)}
     for keys, leaf in nnx.to_flat_state(state.average):

@@ -383,6 +383,7 @@ def test_the_penalty_s_gradient_against_differences(critic):
 def test_channels_of_the_paper_and_of_the_narrow_network():
     assert generator.channels(512, 8192, 512) == (512, 512, 512, 256, 128, 64, 32, 16)
     assert generator.channels(1024, 8192, 512)[-1] == 8 and generator.channels(8, 4, 9) == (1, 1)
+    assert generator.channels(64, 64, 8, 3) == (8, 8, 4, 3, 3) and generator.channels(8, 4, 2, 3) == (2, 2)
     settings = gan.Settings()
     assert generator.channels(settings.side, settings.base, settings.widest) == (128, 128, 128, 64, 32, 16)
     for side in (0, 2, 100, -8):

@@ -35,6 +35,24 @@ def test_skin_is_skin_and_hair_is_not(face):
     assert weight[hair].mean() < 0.25
 
 
+def test_shine_on_hair_is_not_skin(face):
+    """Islands with the colour of skin, and what hangs together with the face by a strand only, do not count."""
+    image, landmarks = face
+    weight = occluders.skin_weight(image, landmarks)
+    assert weight[:60].max() == 0, "the fringe's highlights"
+    y, x = np.mgrid[:60, :60]
+    disc = (y - 30) ** 2 + (x - 15) ** 2 < 12**2
+    other = (y - 30) ** 2 + (x - 45) ** 2 < 8**2
+    strand = (abs(y - 30) <= 1) & (x > 15) & (x < 45)
+    seeds = (y == 30) & (x == 15)
+    found = occluders.connected(np.float32(disc | other | strand), seeds, 2)
+    assert (found[disc] == 1).all() and found[other & (x > 42)].max() == 0
+    wide = (abs(y - 30) <= 3) & (x > 15) & (x < 45)
+    found = occluders.connected(np.float32(disc | other | wide), seeds, 2)
+    assert (found == (disc | other | wide)).all()
+    assert not occluders.connected(np.zeros((9, 9), np.float32), np.ones((9, 9), bool), 1).any()
+
+
 def test_painted_glasses_are_seen(face):
     image, landmarks = face
     bare = occluders.glasses_score(image, landmarks)
