@@ -19,6 +19,7 @@ from ganfit_jax import assets, picture, quality, texture
 from ganfit_jax.__main__ import cache_compilations
 from ganfit_jax.results import prepare_folder
 from ganfit_jax.swd import swd
+from ganfit_jax.types import GanTexture
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("maps", None, "Folder of maps (optional: detail.json, their true resolution).", required=True)
@@ -47,9 +48,13 @@ def main(_) -> None:
     for name, one in models.items():
         size, decode = texture.latent_size(one), jax.tree_util.Partial(texture.decode, one)
         drawn[name] = jax.lax.map(decode, jax.random.normal(key, (FLAGS.samples, size)))
-        starts = quality.best_linear(quality.linearised(decode, size), held.albedo, held.weight)
+        starts = [quality.best_linear(quality.linearised(decode, size), held.albedo, held.weight)]
+        path = quality.linear_path(one) if isinstance(one, GanTexture) else None
+        if path is not None:
+            small = quality.shrink(held, path.mean.shape[0])
+            starts.append(quality.best_linear(path, small.albedo, small.weight, 1e-5))
         effort = FLAGS.steps, FLAGS.rate, FLAGS.prior
-        found = quality.reconstruct(decode, starts[None], held.albedo, held.weight, *effort)
+        found = quality.reconstruct(decode, jnp.stack(starts), held.albedo, held.weight, *effort)
         rebuilt[name] = found.maps
         energy = quality.high_frequency_energy(found.maps, held.weight, 1) / originals
         alike, apart = (f(held.albedo, found.maps, held.weight) for f in (quality.ssim, quality.mean_difference))

@@ -104,6 +104,7 @@ class Config:
     moving_jaw: bool = True  # the jaw's landmarks follow the visible contour; False = they stay on the frontal one
     seed: int = 0
     chunk: int = 10  # steps between two reports
+    texture_norm: float = 0.0  # the texture term draws the latent's length to so many sqrt(n); 1 = as drawn in training
     stiffness: float = 8.0  # multiplies the expression prior of the units named next
     stiff: tuple[str, ...] = ("noseSneer", "eyeLook", "jawForward", "cheekPuff", "tongueOut")
     weights: Weights = dataclasses.field(default_factory=Weights)

@@ -28,6 +28,7 @@ class Static(NamedTuple):
 
     size: int  # side of the fitting window, pixels
     second_size: int  # side of the second render, pixels
+    texture_norm: float = 0.0  # `losses.latent_prior`
 
 
 def random_view(key: PRNGKeyArray, n_expressions: int, spread: dict[str, Array]) -> View:
@@ -127,7 +128,7 @@ def energy(
     if "shape" in names:
         terms["shape"] = losses.gaussian_prior(identity.shape)
     if "texture" in names:
-        terms["texture"] = losses.gaussian_prior(identity.texture)
+        terms["texture"] = losses.latent_prior(identity.texture, static.texture_norm)
     if names & NETWORK_TERMS:
         second = None
         if "second_identity" in names:

@@ -70,6 +70,14 @@ def gaussian_prior(coefficients: Float[Array, "n"]) -> Float[Array, ""]:
     return jnp.sum(coefficients**2)
 
 
+def latent_prior(latent: Float[Array, "n"], norm: float = 0.0) -> Float[Array, ""]:
+    """``(|z| - norm sqrt(n))^2``: the Gaussian prior with norm 0; with norm 1 it keeps the latent at the length that
+    nearly all standard normal vectors have, where a generator was trained."""
+    if not norm:
+        return gaussian_prior(latent)
+    return (jnp.sqrt(jnp.sum(latent**2) + 1e-8) - norm * latent.shape[0] ** 0.5) ** 2
+
+
 def expression_prior(expression: Float[Array, "n_e"], stiffness: Float[Array, "n_e"]) -> Float[Array, ""]:
     """Weighted sum of squares of blendshape weights; `stiffness` marks units that are rarely seen."""
     return jnp.sum(stiffness * expression**2)

@@ -22,11 +22,12 @@ def latents_of(
     graphs: gan.Networks, state: gan.GanState, training: Training, files: Sequence[MapFile], count: int = 1024
 ) -> tuple[Float[np.ndarray, "d"], Float[np.ndarray, "k d"]]:
     """Mean and principal axes (one standard deviation each) of the latents of the run's maps, as the encoder finds
-    them: a fit then begins at an average map and walks in standard deviations of people.
+    them: a fit then begins at an average map and walks in standard deviations of people. A linear path's codes come
+    from maps of its own side, of which there are more than of the finished one.
 
     Without an encoder: of 256 random latents the one whose map is nearest to the mean map, and the latent's own axes.
     """
-    settings, side = training.settings(), training.side
+    settings, side = training.settings(), min(training.side, training.linear or training.side)
     if state.weights.encoder is None:
         drawn = jax.random.normal(jax.random.key(training.seed + 3), (256, training.latent))
         mean = texture_data.mean_map(texture_data.teachers(files, side), side)

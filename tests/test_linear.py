@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ganfit_jax import assets, corpus, gan, samples, texture, texture_data, texture_export, training
+from ganfit_jax import assets, corpus, gan, quality, samples, texture, texture_data, texture_export, training
 from ganfit_jax.checkpoints import Checkpoints
 from ganfit_jax.errors import InputError
 from ganfit_jax.generator import Linear, Projection
@@ -268,3 +268,32 @@ def test_a_stopped_run_with_a_linear_path_goes_on_with_the_same_losses(files, tm
     kept.close()
     assert done == 6 and nnx.to_flat_state(restored.average)
     jax.tree.map(np.testing.assert_array_equal, restored, whole)
+
+
+def test_the_linear_path_of_a_texture_model_is_the_model_without_networks(known, files, tmp_path):
+    """Fresh networks add nothing: model and path agree, and the path's least squares give latents back."""
+    graphs, state = gan.create(RUN.settings(), 0)
+    state = gan.with_linear(state, jnp.float32(known[0]), jnp.float32(known[1]))
+    texture_export.export(tmp_path / "texture.npz", graphs, state, RUN, files)
+    model, _ = assets.load_texture(tmp_path / "texture.npz")
+    path = quality.linear_path(model)
+    latents = jnp.float32(0.5 * draw((3, LATENT), 4))
+    maps = jnp.stack([texture.decode(model, z) for z in latents])
+    np.testing.assert_allclose(jnp.stack([texture.decode(path, z) for z in latents]), maps, atol=1e-4)
+    weight = np.float32(draw((3, 8, 8), 5) > 0)
+    np.testing.assert_allclose(quality.best_linear(path, maps, weight, 1e-7), latents, atol=0.05)
+    plain = Training(side=8, latent=3, base=32, widest=5, critic=1.0, encoder=4, batches=(4, 4), images=(4, 4))
+    texture_export.export(tmp_path / "plain.npz", *gan.create(plain.settings(), 0), plain, files)
+    assert quality.linear_path(assets.load_texture(tmp_path / "plain.npz")[0]) is None
+
+
+def test_latents_come_from_maps_of_the_linear_paths_side(known, files):
+    """Maps too coarse for the finished side still tell how people vary."""
+    run = dataclasses.replace(RUN, side=16, batches=(4, 4, 4), images=(4, 4, 4), encoder=8)
+    graphs, state = gan.create(run.settings(), 0)
+    state = gan.with_linear(state, jnp.float32(known[0]), jnp.float32(known[1]))
+    mean, axes = texture_export.latents_of(graphs, state, run, files, 640)
+    np.testing.assert_allclose(mean, 0.0, atol=0.1)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(LATENT), atol=0.15)
+    with pytest.raises(InputError, match="16 x 16"):
+        texture_data.teachers(files, 16)

@@ -80,6 +80,20 @@ def test_landmark_is_in_squared_percents_of_the_side():
     assert losses.landmark(moved, jnp.asarray(b), silent, 200) == pytest.approx(float(same), rel=1e-6)
 
 
+def test_latent_prior_draws_to_the_length_of_normal_vectors():
+    z = jnp.asarray(RNG.normal(size=50), jnp.float32)
+    assert losses.latent_prior(z) == losses.gaussian_prior(z)
+    for norm in (0.5, 1.0):
+        expected = (float(np.linalg.norm(np.asarray(z, float))) - norm * 50**0.5) ** 2
+        assert losses.latent_prior(z, norm) == pytest.approx(expected, rel=1e-3, abs=1e-4)
+        gradient = jax.grad(losses.latent_prior)(0.3 * z, norm)
+        assert jnp.vdot(gradient, z) < 0, "too short: outwards"
+        assert jnp.vdot(jax.grad(losses.latent_prior)(3.0 * z, norm), z) > 0
+    assert np.isfinite(jax.grad(losses.latent_prior)(jnp.zeros(50), 1.0)).all(), "fits begin at 0"
+    many = np.linalg.norm(RNG.normal(size=(4000, 50)), axis=1)
+    assert abs(np.median(many) - 50**0.5) < 0.1
+
+
 def test_light_prior_is_zero_for_neutral_unit_light_and_grows_with_tint():
     neutral = Light(jnp.array([0.0, 0.0, 1.0]), jnp.full(3, 0.6), jnp.full(3, 0.7))
     assert losses.light_prior(neutral) == pytest.approx(0, abs=1e-6)
