@@ -1,6 +1,7 @@
 """What hides skin: hair and background by colour, glasses by a small linear classifier. Plain numpy, once a photo."""
 
 from importlib import resources
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -77,7 +78,8 @@ def connected(
     from scipy import ndimage
 
     cross = ndimage.generate_binary_structure(2, 1)
-    regions, _ = ndimage.label(ndimage.binary_erosion(weight > 0.5, cross, bridge), cross)
+    labelled: Any = ndimage.label(ndimage.binary_erosion(weight > 0.5, cross, bridge), cross)
+    regions = labelled[0]
     kept = np.isin(regions, np.setdiff1d(regions[seeds], 0))
     near = ndimage.binary_dilation(kept, cross, 3 * bridge) if kept.any() else kept
     return np.where(near | seeds, weight, 0).astype(weight.dtype)
