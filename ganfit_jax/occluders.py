@@ -81,7 +81,7 @@ def connected(
     labelled: Any = ndimage.label(ndimage.binary_erosion(weight > 0.5, cross, bridge), cross)
     regions = labelled[0]
     kept = np.isin(regions, np.setdiff1d(regions[seeds], 0))
-    near = ndimage.binary_dilation(kept, cross, 3 * bridge) if kept.any() else kept
+    near = ndimage.binary_dilation(kept, cross, 3 * bridge)
     return np.where(near | seeds, weight, 0).astype(weight.dtype)
 
 

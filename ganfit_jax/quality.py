@@ -121,10 +121,9 @@ def linear_path(model: GanTexture) -> LinearTexture | None:
     path = nnx.merge(graph, model.weights).linear
     if path is None:
         return None
-    mean, basis = path.mean[...], path.basis[...]
-    flat = basis.reshape(len(basis), -1)
-    mean = mean + jnp.dot(model.mean, flat).reshape(mean.shape)
-    return LinearTexture(0.5 + 0.5 * mean, 0.5 * jnp.dot(model.basis, flat).reshape(-1, *mean.shape))
+    latents = model.mean[None] + jnp.concatenate([jnp.zeros_like(model.basis[:1]), model.basis])
+    maps = 0.5 + 0.5 * path(latents, path.mean[...].shape[0])
+    return LinearTexture(maps[0], maps[1:] - maps[:1])
 
 
 def reconstruct(
