@@ -18,7 +18,18 @@ from absl import app, flags
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from ganfit_jax import ablation, ablation_report, energy, evaluation, gallery, pipeline, recognition, results, subjects
+from ganfit_jax import (
+    ablation,
+    ablation_report,
+    assets,
+    energy,
+    evaluation,
+    gallery,
+    pipeline,
+    recognition,
+    results,
+    subjects,
+)
 from ganfit_jax.__main__ import cache_compilations
 from ganfit_jax.config import Config
 from ganfit_jax.detectors import detector
@@ -47,6 +58,7 @@ def main(_) -> None:
         changes["generator texture"] = {"texture_model": FLAGS.generator}
     variants, output = ablation.make_variants(FLAGS.config, changes), results.prepare_folder(FLAGS.output)
     models, find = pipeline.load_models(FLAGS.config)[0], detector(FLAGS.config.detector)
+    drawn = models._replace(texture=assets.load_texture("albedo")[0])  # the same people for all texture models
     judges = ablation.Judges(find, {"own": energy.recogniser_of(models)})
     if FLAGS.judge:
         judges.networks["unseen"] = recognition.load(FLAGS.judge)[0]
@@ -61,7 +73,7 @@ def main(_) -> None:
             return subjects.read_item(folder / name)
         place, seed = output / "people" / ablation.folder_name(name), 1000 + int(name.split()[1])
         return subjects.synthetic_item(
-            place, models, draw, find, seed, as_arrays(evaluation.VIEWS), FLAGS.synthetic_photos
+            place, drawn, draw, find, seed, as_arrays(evaluation.VIEWS), FLAGS.synthetic_photos
         )
 
     items, failed = evaluation.attempt([*names[: FLAGS.limit or None], *people], item)

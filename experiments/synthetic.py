@@ -17,7 +17,7 @@ from absl import app, flags
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from ganfit_jax import evaluation, export, morphable, picture, pipeline, results
+from ganfit_jax import assets, evaluation, export, morphable, picture, pipeline, results
 from ganfit_jax.__main__ import cache_compilations
 from ganfit_jax.config import Config
 from ganfit_jax.detectors import detector
@@ -39,16 +39,17 @@ def main(_) -> None:
     output = results.prepare_folder(FLAGS.output)
     models, infos = pipeline.load_models(FLAGS.config)
     find = detector(FLAGS.config.detector)
+    drawn = models._replace(texture=assets.load_texture("albedo")[0])  # the same people for all texture models
     photograph = jax.jit(evaluation.photograph, static_argnames=("photo", "size"))
 
     def person(name: str) -> dict[str, float]:
         folder, key = results.prepare_folder(output / name), jax.random.key(FLAGS.first_seed + int(name))
-        truth = evaluation.synthetic_person(key, models, as_arrays(evaluation.VIEWS), 3 * FLAGS.photos)
+        truth = evaluation.synthetic_person(key, drawn, as_arrays(evaluation.VIEWS), 3 * FLAGS.photos)
         neutral = morphable.vertices(models.shape, truth.identity.shape, 0 * truth.views.expression[0])
         if not (folder / "fit.npz").exists():
             paths = []
             for photo in range(3 * FLAGS.photos):  # a view in which the detector finds no face is passed over
-                image = np.asarray(photograph(models, truth, photo=photo, size=FLAGS.size))
+                image = np.asarray(photograph(drawn, truth, photo=photo, size=FLAGS.size))
                 if len(paths) < FLAGS.photos and find.detect(image):
                     paths.append(folder / f"view_{photo}.png")
                     picture.save_png(paths[-1], image)

@@ -98,7 +98,7 @@ class Config:
     size: int = 256  # side of the fitting window, pixels
     focal: float = 4.0  # first guess of the focal length, window sides
     shape_model: str = "face"
-    texture_model: str = "albedo"
+    texture_model: str = "gan"  # "albedo": linear
     recogniser: str = "dlib"
     detector: str = "auto"
     moving_jaw: bool = True  # the jaw's landmarks follow the visible contour; False = they stay on the frontal one
@@ -119,7 +119,7 @@ class Config:
 
 
 def fast() -> Config:
-    """The default: 256 px window, linear texture, dlib's network; made for a laptop's processor."""
+    """The default: 256 px window, the texture GAN, dlib's network; made for a laptop's processor."""
     return Config()
 
 

@@ -28,6 +28,7 @@ class Settings:
     photos: tuple[int, ...] = (1,)  # numbers of photos, each of which is fitted
     sizes: tuple[int, ...] = (512,)  # sides of the photos in pixels, each of which is fitted
     shape_model: str = ""  # whose people they are: a built-in name or an npz; "" = the model that fits them
+    texture_model: str = "albedo"  # whose albedos: a built-in name or an npz; "" = the model that fits them
     texture_maps: str = ""  # folder of albedo maps in the canonical chart (NAME.png); "" = drawn from the texture model
     yaw: float = 45.0  # largest, uniformly drawn
     pitch: float = 8.0  # standard deviations

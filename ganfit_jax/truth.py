@@ -46,20 +46,23 @@ def synthetic(
     by all items of a person. A view in which the detector finds no face is passed over (figure ``passed_over``); the
     first photo is the same in all items.
 
-    Raises `InputError` where mitsuba, the shape model or the maps are absent.
+    Raises `InputError` where mitsuba, a model or the maps are absent.
     """
     studio.mitsuba()
     model, info = models.shape, infos["shape"]
     if settings.shape_model:
         model, info = assets.load_shape(settings.shape_model)
+    textures, painted = models.texture, infos["texture"]
+    if settings.texture_model:
+        textures, painted = assets.load_texture(settings.texture_model)
     alike = dataclasses.replace(settings, people=0, photos=(), sizes=(max(settings.sizes),))
-    kept = f"photos-{digest(alike, info.sha256, infos['texture'].sha256)}"
+    kept = f"photos-{digest(alike, info.sha256, painted.sha256)}"
     if settings.texture_maps:
         people.map_names(settings.texture_maps)
 
     def work(name: str, folder: Path) -> Row:
         number, count, size = (int(x) for x in name.replace("x", "-").split("-"))
-        person = people.draw_person(settings, number, model, models.texture)
+        person = people.draw_person(settings, number, model, textures)
         shots: list[Shot] = []
         paths: list[Path] = []
         tried = 0
