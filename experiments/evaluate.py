@@ -4,12 +4,13 @@
   python experiments/evaluate.py --task=geometry --manifest=people.csv --judge=mobilefacenet.npz
   python experiments/evaluate.py --task=geometry --micc=MICC --micc_landmarks=MICC_landmarks
   python experiments/evaluate.py --task=identity --photos=PHOTOS --judge=mobilefacenet.npz --fits=runs/rival
-  python experiments/evaluate.py --task=synthetic --people=20 --counts=1,4
+  python experiments/evaluate.py --task=synthetic --people=20 --counts=1,4     (leaves a manifest for other programs)
   python experiments/evaluate.py --task=scan --mesh=head.obj --colours=head.jpg
 
 Expected: about 40 s a person and photo on two CPU cores; the example takes four minutes. Resumable; what fails is
-listed and stops nothing. Writes results.json, results.md, index.html and plots. Columns of the manifest and folders of
-MICC: ganfit_jax/cases.py; rivals' files (--fits): ganfit_jax/scans.py. The exit code is 1 if everything failed.
+listed and stops nothing. Writes results.json, results.md, index.html, gallery.png and plots. Columns of the
+manifest and folders of MICC: ganfit_jax/cases.py; rivals' files (--fits): ganfit_jax/scans.py. The exit code is 1 if
+everything failed.
 """
 
 import shlex
@@ -61,10 +62,11 @@ def truth_task(tools: measure.Tools) -> tasks.Task:
         names, work = truth.scan(models, infos, find, config, *head)
         return tasks.plain_task("A scanned head", names, work, str((head, config)))
     counts, sizes = tuple(map(int, FLAGS.counts)), tuple(map(int, FLAGS.sizes))
-    settings = people.Settings(FLAGS.people or 20, counts, sizes, FLAGS.people_model, FLAGS.people_maps)
+    settings = people.Settings(
+        FLAGS.people or 20, counts, sizes, shape_model=FLAGS.people_model, texture_maps=FLAGS.people_maps
+    )
     names, work = truth.synthetic(models, infos, find, config, settings)
-    finish = lambda rows, output: (truth.tables(rows), truth.charts(rows, output))  # noqa: E731
-    return tasks.plain_task("Synthetic people", names, work, str((settings, config)), finish)
+    return tasks.plain_task("Synthetic people", names, work, str((truth.drawing(settings), config)), truth.finished)
 
 
 @one_line

@@ -2,19 +2,17 @@
 
 import csv
 import io
-import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from jaxtyping import Float
 
 from ganfit_jax.ablation import FULL, folder_name
 from ganfit_jax.files import write_bytes
 from ganfit_jax.gallery import Row
-from ganfit_jax.picture import save_png
+from ganfit_jax.picture import labelled_sheet, save_png
 
 SECONDS = ("fit s", "first fit s", "cell s")
 Cell = tuple[str, str]  # item, variant
@@ -81,41 +79,20 @@ def write_cells(path: Path, found: Mapping[Cell, Figures]) -> None:
     write_bytes(path, stream.getvalue().encode())
 
 
-def figure(
-    grid: Sequence[Sequence[Path]], titles: Sequence[str], names: Sequence[str], side: int = 160
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Pictures in rows and columns, squares of `side` pixels; titles above, names on the left; no file = white."""
-    font, gap = ImageFont.load_default(max(10, side // 12)), 4
-    left, top = side // 2, side // 3
-    sheet = Image.new("RGB", (left + len(titles) * (side + gap), top + len(grid) * (side + gap)), "white")
-    pen = ImageDraw.Draw(sheet)
-    for column, title in enumerate(titles):
-        place = (left + column * (side + gap) + side // 2, top - gap)
-        pen.multiline_text(place, "\n".join(textwrap.wrap(title, 16)), "black", font, anchor="md", align="center")
-    for row, (name, files) in enumerate(zip(names, grid, strict=True)):
-        y = top + row * (side + gap)
-        pen.multiline_text((gap, y + side // 2), "\n".join(textwrap.wrap(name, 9)), "black", font, anchor="lm")
-        for column, file in enumerate(files):
-            if file.is_file():
-                with Image.open(file) as picture:
-                    small = picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
-                sheet.paste(small, (left + column * (side + gap), y))
-    return np.asarray(sheet)
-
-
 def write_figures(found: Mapping[Cell, Row], output: Path) -> dict[str, str]:
     """The ablation figure (rows photos, columns variants, first the photo) of the render and of the turned render."""
     if not found:
         return {}
     items, variants = (list(dict.fromkeys(cell[i] for cell in found)) for i in (0, 1))
     plots = {"Renders": "render", "Turned by 26 degrees, neutral, relit": "turned"}
+    names = [Path(item).stem for item in items]
     for base in plots.values():
         grid = []
         for item in items:
             own = [output / folder_name(item) / folder_name(v) for v in variants if (item, v) in found]
             cells = [output / folder_name(item) / folder_name(v) / f"{base}.png" for v in variants]
             grid.append([own[0] / "photo.png", *cells])
-        save_png(output / f"ablation_{base}.png", figure(grid, ["photo", *variants], [Path(i).stem for i in items]))
+        save_png(output / f"ablation_{base}.png", labelled_sheet(grid, ["photo", *variants], names))
     return {title: f"ablation_{base}.png" for title, base in plots.items()}
 
 

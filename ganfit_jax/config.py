@@ -29,7 +29,7 @@ class Weights:
     pixel: float = 25.0
     landmark: float = 0.05
     shape: float = 0.0025
-    expression: float = 0.02
+    expression: float = 0.06
     texture: float = 0.002
     light: float = 1.0
 

@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from ganfit_jax.files import write_bytes
+from ganfit_jax.picture import labelled_sheet, save_png
 from ganfit_jax.results import prepare_folder
 
 SHOWN = (1200, 260)  # px: pictures on the page are shrunk to fit into this width and height
 ROW_FILE = "row.json"
+SHEET = (6, 6)  # items and pictures of each on the sheet
 
 
 class Row(NamedTuple):
@@ -63,7 +65,8 @@ def write_gallery(
     command: str,
     root: Path | None = None,
 ) -> None:
-    """Writes results.json, results.md (Markdown tables) and index.html (pictures embedded, shrunk) into `output`.
+    """Writes results.json, results.md (Markdown tables), index.html (pictures embedded, shrunk) and gallery.png (the
+    first pictures of the first items) into `output`.
 
     Args:
       output: existing folder.
@@ -85,6 +88,10 @@ def write_gallery(
         "items": {name: row.figures for name, row in rows.items()},
     }
     write_bytes(output / "results.json", (json.dumps(plain(data), indent=2, allow_nan=False) + "\n").encode())
+    if titles := list(next(iter(rows.values())).pictures)[: SHEET[1]] if rows else []:
+        names = list(rows)[: SHEET[0]]
+        grid = [[(root or output) / name / rows[name].pictures.get(t, "no file") for t in titles] for name in names]
+        save_png(output / "gallery.png", labelled_sheet(grid, titles, names))
     parts = [f"# {title}", f"`{command}` ({made})"]
     parts += [f"## {name}\n\n{markdown_table(table)}" for name, table in tables.items()]
     parts += [f"## {name}\n\n![{name}]({file})" for name, file in plots.items()]

@@ -16,6 +16,7 @@ from ganfit_jax.types import Features, Observation, Recogniser
 SIDE = 2.15  # window side in extents of the landmarks: the head fills 60-75 % of it
 RAISE = 0.15  # the window's centre lies above the landmarks' by this part of the extent: they end at the brows
 SMALLEST = 20.0  # px between the eyes' centres (or from eyes to mouth): less shows no person
+SHARPNESS = 25.0  # how much less a doubtful point counts in the fit than its confidence says
 DOUBTFUL = 0.5  # mean confidence of the landmarks under which the message warns
 
 
@@ -52,7 +53,8 @@ def observe(
 
     ``mask`` is 0 where the window reaches beyond the photo (there the photo's border is repeated). ``features`` are the
     recogniser's of the aligned chip, ``None`` without one. A head that lies or stands on its head is turned upright by
-    quarter turns; any smaller roll is left to the pose. Colours in [0, 1], landmarks in window pixels.
+    quarter turns; any smaller roll is left to the pose. Colours in [0, 1], landmarks in window pixels; their confidence
+    is `sharpened`.
     """
     placement = window(detection.landmarks, detection.confidence, size)
     image, mask = cut(photo, placement, size)
@@ -60,12 +62,23 @@ def observe(
     return Observation(
         image=jnp.asarray(image),
         landmarks=jnp.asarray(landmarks, jnp.float32),
-        confidence=jnp.asarray(detection.confidence, jnp.float32),
+        confidence=jnp.asarray(sharpened(detection.confidence)),
         mask=jnp.asarray(mask),
         photo_from_window=jnp.asarray(placement, jnp.float32),
         features=None if recogniser is None else _features(photo, detection, recogniser),
         weight=jnp.ones((), jnp.float32),
     )
+
+
+def sharpened(confidence: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """``c / (c + 25 (1 - c))``: what a point of confidence c in [0, 1] weighs in the fit; 0 stays 0 and 1 stays 1.
+
+    A detector guesses the points that something hides, and a fit that believes the guesses opens mouths behind hands.
+    With dlib's confidence (`detectors.dlib_detector`), a spread of 0.01 weighs a half and one of 0.04, as hidden points
+    have, 0.06. Chosen on 12 synthetic people: docs/experiments.md.
+    """
+    confidence = np.asarray(confidence, np.float32)
+    return confidence / (confidence + SHARPNESS * (1 - confidence))
 
 
 def stack(observations: Sequence[Observation]) -> Observation:

@@ -4,12 +4,13 @@ Images are RGB [h, w, 3] in [0, 1] as floats, or uint8; grey images [h, w] are t
 """
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Array, Float, Shaped, UInt8
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from ganfit_jax.files import write_bytes
 
@@ -81,6 +82,30 @@ def contact_sheet(images: Sequence[AnyImage], columns: int, gap: int = GAP) -> F
         left = index % columns * (width + gap) + (width - picture.shape[1]) // 2
         sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     return sheet
+
+
+def labelled_sheet(
+    grid: Sequence[Sequence[Path]], titles: Sequence[str], names: Sequence[str], side: int = 160
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Pictures in rows and columns, squares of `side` pixels; titles above, names on the left; white for no file."""
+    font, gap = ImageFont.load_default(max(10, side // 12)), 4
+    left, top = side // 2, side // 3
+    sheet = Image.new("RGB", (left + len(titles) * (side + gap), top + len(grid) * (side + gap)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for column, title in enumerate(titles):
+        place = (left + column * (side + gap) + side // 2, top - gap)
+        pen.multiline_text(place, "\n".join(textwrap.wrap(title, 16)), "black", font, anchor="md", align="center")
+    for row, (name, files) in enumerate(zip(names, grid, strict=True)):
+        y = top + row * (side + gap)
+        pen.multiline_text((gap, y + side // 2), "\n".join(textwrap.wrap(name, 9)), "black", font, anchor="lm")
+        for column, file in enumerate(files):
+            try:
+                with Image.open(file) as picture:
+                    small = picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
+                sheet.paste(small, (left + column * (side + gap), y))
+            except OSError:  # gone or broken
+                continue
+    return np.asarray(sheet)
 
 
 def losses_plot(

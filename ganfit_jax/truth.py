@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ganfit_jax import assets, deviations, headscan, people, picture, plots, results, studio, texture
+from ganfit_jax import assets, deviations, headscan, people, picture, plots, results, scans, studio, texture
+from ganfit_jax.cases import REQUIRED
 from ganfit_jax.config import Config
 from ganfit_jax.deviations import Head, Pose
 from ganfit_jax.errors import InputError
@@ -20,8 +21,10 @@ from ganfit_jax.metrics import Similarity, Surface, distances
 from ganfit_jax.people import Person, Settings, Shot
 from ganfit_jax.photo import read_photo
 from ganfit_jax.pipeline import Result, fit_with
+from ganfit_jax.scans import Marked
 from ganfit_jax.types import ModelInfo, Models
 
+CASE = "case.csv"
 CANDIDATES = 3  # views drawn for each photo, as the detector finds no face in some
 SCAN_YAWS = (0.0, -45.0, 45.0, -22.0, 22.0)  # degrees; the first is the single photo
 SCAN_LIGHT = studio.Lighting(
@@ -44,7 +47,8 @@ def synthetic(
 
     Photos are kept in a folder "photos-..." beside the items', one for each choice of settings and models, and shared
     by all items of a person. A view in which the detector finds no face is passed over (figure ``passed_over``); the
-    first photo is the same in all items.
+    first photo is the same in all items. Each item's line for a manifest (`cases.manifest_cases`) lies in its folder as
+    `CASE`, the true neutral face beside the photos: `write_manifest` joins them.
 
     Raises `InputError` where mitsuba, a model or the maps are absent.
     """
@@ -55,8 +59,7 @@ def synthetic(
     textures, painted = models.texture, infos["texture"]
     if settings.texture_model:
         textures, painted = assets.load_texture(settings.texture_model)
-    alike = dataclasses.replace(settings, people=0, photos=(), sizes=(max(settings.sizes),))
-    kept = f"photos-{digest(alike, info.sha256, painted.sha256)}"
+    kept = f"photos-{digest(drawing(settings), info.sha256, painted.sha256)}"
     if settings.texture_maps:
         people.map_names(settings.texture_maps)
 
@@ -76,6 +79,9 @@ def synthetic(
         if len(paths) < count:
             raise InputError(f"{name}: {len(paths)} views with a face, expected {count}")
         neutral = people.vertices(person)
+        marks = deviations.marks(model, neutral)
+        truth = Surface(neutral, deviations.skin(model))
+        write_case(folder, name, paths, Marked(truth, marks))
         poses = [
             Pose(people.vertices(person, s.expression) - neutral, s.camera, studio.main_direction(s.lighting))
             for s in shots
@@ -93,9 +99,7 @@ def synthetic(
             "passed_over": tried - count,
             "hidden": float(np.mean([shot.hand is not None or person.frame is not None for shot in shots])),
         }
-        truth = Surface(neutral, deviations.skin(model))
-        tip = deviations.marks(model, neutral)[NOSE_TIP]
-        return Row(figures, show(result, folder, truth, tip, error.alignment))
+        return Row(figures, show(result, folder, truth, marks[NOSE_TIP], error.alignment))
 
     return [
         f"{number:03d}-{count}x{size}"
@@ -103,6 +107,26 @@ def synthetic(
         for size in settings.sizes
         for number in range(settings.people)
     ], work
+
+
+def drawing(settings: Settings) -> Settings:
+    """What of the settings a photo depends on: not how many people and photos are asked for."""
+    return dataclasses.replace(settings, people=0, photos=(), sizes=(max(settings.sizes),))
+
+
+def write_case(folder: Path, name: str, photos: Sequence[Path], truth: Marked) -> None:
+    """Writes the true face into the photos' folder and the manifest's line of it (paths relative to the folder above)
+    into the item's."""
+    place = photos[0].parent
+    mesh, marks = scans.write_scan(place, photos[0].name.split("-")[0], truth)
+    where = [f"{place.name}/{file.name}" for file in (*photos, mesh, marks)]
+    (folder / CASE).write_text(",".join([name, ";".join(where[:-2]), *where[-2:]]) + "\n")
+
+
+def write_manifest(names: Sequence[str], output: Path) -> None:
+    """Joins the items' lines to `output`/manifest.csv, on which other programs and `--task=geometry` can be run."""
+    lines = [path.read_text() for path in (output / name / CASE for name in names) if path.is_file()]
+    (output / "manifest.csv").write_text("".join([",".join(REQUIRED) + "\n", *lines]))
 
 
 def digest(*settings: Any) -> str:
@@ -210,6 +234,12 @@ def show(
         picture.save_png(folder / "photos.png", picture.contact_sheet(photos, min(4, len(photos))))
         files = {"photo": files.pop("photo"), "all photos": "photos.png", **files}
     return files
+
+
+def finished(rows: Mapping[str, Row], output: Path) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
+    """The tables of `synthetic` and its plots; leaves the manifest of its items in `output`."""
+    write_manifest(list(rows), output)
+    return tables(rows), charts(rows, output)
 
 
 def tables(rows: Mapping[str, Row]) -> dict[str, list[dict[str, Any]]]:

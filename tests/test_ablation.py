@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ganfit_jax import ablation, ablation_report, assets, pipeline
+from ganfit_jax import ablation, ablation_report, assets, picture, pipeline
 from ganfit_jax.ablation import FULL, Judges, Variant
 from ganfit_jax.config import TERMS, Config
 from ganfit_jax.errors import InputError
@@ -200,7 +200,7 @@ def test_the_figure_has_photos_in_rows_and_variants_in_columns(tmp_path):
     plots = ablation_report.write_figures(found, tmp_path)
     assert set(plots.values()) == {"ablation_render.png", "ablation_turned.png"}
     files = [[tmp_path / "a_png" / FULL / "photo.png", tmp_path / "a_png" / FULL / "render.png", tmp_path / "gone"]]
-    sheet = ablation_report.figure(files, ["photo", FULL, "gone"], ["a"], side=60)
+    sheet = picture.labelled_sheet(files, ["photo", FULL, "gone"], ["a"], side=60)
     centres = [sheet[-30, -30 - 64 * k].tolist() for k in (2, 1, 0)]
     assert centres == [[0, 0, 0], [50, 0, 0], [255, 255, 255]]
     rows = ablation_report.item_rows(found)
@@ -228,7 +228,8 @@ def test_the_command_ends_with_table_figure_and_page(tmp_path):
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert "| no pixel | 1 |" in done.stdout and "no face found" in done.stdout
-    written = {"results.json", "results.md", "index.html", "cells.csv", "ablation_render.png", "ablation_turned.png"}
+    written = {"results.json", "results.md", "index.html", "gallery.png", "cells.csv"}
+    written |= {"ablation_render.png", "ablation_turned.png"}
     assert {p.name for p in out.iterdir() if p.is_file()} == written
     stored = json.loads((out / "results.json").read_text())
     assert set(stored["failed"]) == {"empty.png, full", "empty.png, no pixel"}

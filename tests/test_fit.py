@@ -204,7 +204,7 @@ def test_a_fit_of_a_synthetic_photo_comes_near_the_truth(models):
     observations = photograph(models, truth, 128)
     settings = Config(size=128)
     settings.second.size = 100
-    settings.align.steps, settings.colour.steps, settings.full.steps = 40, 40, 40
+    settings.align.steps, settings.colour.steps, settings.full.steps = 60, 60, 80
     fitted = fit(observations, models, settings, jax.random.key(0))
     none = 0.0 * truth.views.expression[0]
     shapes = [morphable.vertices(models.shape, p, none) for p in (truth.identity.shape, fitted.params.identity.shape)]

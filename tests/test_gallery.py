@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ganfit_jax import gallery
 from ganfit_jax.errors import InputError
@@ -99,6 +100,8 @@ def test_the_page_is_complete_escaped_and_self_contained(tmp_path, elsewhere):
     assert not re.search(r"https?://", page) and "default-src 'none'" in page
     assert "Title &amp; {{items}}" in page and "a&lt;b&gt;" in page and "c.obj: &lt;broken&gt;" in page
     assert "<td>1.23</td>" in page and "error_mm <b>0.25</b>" in page and "seconds <b>-</b>" in page
+    sheet = np.asarray(Image.open(output / "gallery.png"))
+    assert tuple(sheet[-30, -30]) == (128, 128, 128) and tuple(sheet[-30, 2]) == (255, 255, 255), "the item's photo"
     text = (output / "results.md").read_text()
     assert "| ours | 1.23 | - |" in text and "| a\\|b | - | 3 |" in text
     assert "![Curve](curve.png)" in text and "- c: c.obj: <broken>" in text

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ganfit_jax import assets, gallery, landmarks, people, pipeline, truth
+from ganfit_jax import assets, cases, deviations, gallery, landmarks, people, pipeline, scans, truth
 from ganfit_jax.camera import project
 from ganfit_jax.config import Config
 from ganfit_jax.errors import InputError
@@ -76,8 +76,18 @@ def test_a_fit_that_finds_the_truth_has_no_error(loaded, tmp_path, monkeypatch):
     assert calls == [(32, 32, 3)] * 3
     assert list(row.pictures) == ["photo", "all photos", "render", "geometry", "truth", "found", "error, 0 to 4 mm"]
     assert all((folder / name).is_file() for name in [*row.pictures.values(), "fit.npz"])
-    photos = sorted(p.name for p in tmp_path.glob("photos-*/*"))
+    photos = sorted(p.name for p in tmp_path.glob("photos-*/*.png"))
     assert photos == [f"001-{view}x{size}.png" for view in range(3) for size in (32, 48)]
+
+    truth.write_manifest(["001-2x32", "not measured"], tmp_path)
+    (case,), broken = cases.manifest_cases(tmp_path / "manifest.csv")
+    kept = next(tmp_path.glob("photos-*"))
+    assert not broken and case.name == "001-2x32"
+    assert case.photos == tuple(kept / f"001-{view}x32.png" for view in (1, 2))
+    scan = scans.read_scan(*case.scans[0], case.unit)
+    person = people.draw_person(SETTINGS, 1, models.shape, models.texture)
+    np.testing.assert_allclose(scan.surface.vertices, people.vertices(person), atol=1e-4)
+    np.testing.assert_allclose(scan.landmarks, deviations.marks(models.shape, people.vertices(person)), atol=1e-4)
 
 
 @needs_mitsuba
