@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import platform
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -99,8 +100,8 @@ def prepare_folder(folder: str | Path) -> Path:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(folder / ".ganfit", b"")
-        (folder / ".ganfit").unlink()
+        with tempfile.TemporaryFile(dir=folder):  # a name of its own: several processes may begin here at once
+            pass
     except OSError as error:
         raise InputError(f"{folder}: cannot write there ({error.strerror}), expected a writable folder") from None
     return folder

@@ -229,8 +229,13 @@ def _mesh(library: Any, solid: Solid, places: Float[np.ndarray, "v 3"]) -> Any:
 
 
 def _strands(hair: Hair, camera: Camera, file: Path) -> dict[str, Any]:
-    count, length, _ = hair.points.shape
-    places = _placed(camera, hair.points.reshape(-1, 3)).reshape(count, length, 3)
+    # Mitsuba (3.9 and before; corrected by its pull request 1928) reads past its arrays where a ray meets the tip of a
+    # file's very last curve. So the last one is a speck inside the head, which no ray meets.
+    roots = hair.points[:, 0]
+    speck = roots.mean(axis=0) + 0.01 * np.arange(hair.points.shape[1])[:, None]
+    points = np.concatenate([hair.points, speck[None]])
+    count, length, _ = points.shape
+    places = _placed(camera, points.reshape(-1, 3)).reshape(count, length, 3)
     taper = hair.radius * np.linspace(1.0, 0.4, length)
     lines = [
         "\n".join(f"{x:.3f} {y:.3f} {z:.3f} {r:.4f}" for (x, y, z), r in zip(strand, taper, strict=True))

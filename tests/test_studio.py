@@ -1,6 +1,7 @@
 """Mitsuba's photos: the camera is ours, lamps are where and as bright as they say, nothing depends on the library."""
 
 import importlib.util
+import subprocess
 import sys
 
 import jax.numpy as jnp
@@ -102,6 +103,28 @@ def test_hair_is_seen():
     front = Camera(jnp.zeros(3), jnp.array([0.0, 0.0, 1000.0]), jnp.log(jnp.array(4.0)))
     image = studio.photograph([], front, DARK, 32, 1.0, [studio.Hair(path[None], 25.0, np.full(3, 0.05))], samples=4)
     assert image[16, 16].max() < 0.4 and image[4, 16].min() > 0.9
+
+
+@needs_mitsuba
+def test_the_tip_of_the_last_strand_may_be_seen():
+    """A renderer that reads past the last strand's end takes the whole process with it, so another one is asked. Of
+    so many strands the position along them is so coarse that the last 0.8 % of the last one is rounded to its end."""
+    script = """
+import numpy as np, jax.numpy as jnp
+from ganfit_jax import studio
+from ganfit_jax.types import Camera
+front = Camera(jnp.zeros(3), jnp.array([0.0, 0.0, 1000.0]), jnp.log(jnp.array(4.0)))
+path = np.stack([np.linspace(-200, 0, 10), np.zeros(10), np.zeros(10)], 1)
+paths = np.repeat(path[None], 12000, 0) + [0.0, 0.0, -5000.0]
+paths[-1] = path
+lamp = studio.Lamp(np.array([0.0, 0.0, 1.0]), np.ones(3), 0.3)
+light = studio.Lighting((lamp,), np.full(3, 0.4))
+image = studio.photograph([], front, light, 64, 1.0, [studio.Hair(paths, 60.0, np.full(3, 0.05))], samples=16)
+print(np.isfinite(image).all(), image[32, 20].max() < 0.6)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", "True"]
 
 
 @needs_mitsuba
