@@ -57,6 +57,7 @@ class Stage:
     rates: Rates = dataclasses.field(default_factory=Rates)
     final_rate: float = 0.1  # the cosine schedule ends at this fraction of the rates
     landmark: float = 1.0  # multiplies the landmark weight in this stage
+    detail: bool = True  # False: of a generator with a linear path, the path alone is fitted
 
 
 @dataclasses.dataclass
@@ -81,7 +82,7 @@ def _align() -> Stage:
 def _colour() -> Stage:
     rates = Rates(shape=0.05, texture=0.08, expression=0.015, rotation=0.003, translation=0.001, light=0.02)
     terms = ("pixel", "landmark", "shape", "expression", "texture", "light")
-    return Stage("colour", 100, terms, rates, final_rate=0.5)
+    return Stage("colour", 100, terms, rates, final_rate=0.5, detail=False)
 
 
 def _full() -> Stage:

@@ -29,6 +29,7 @@ class Static(NamedTuple):
     size: int  # side of the fitting window, pixels
     second_size: int  # side of the second render, pixels
     texture_norm: float = 0.0  # `losses.latent_prior`
+    detail: bool = True  # `texture.decode`
 
 
 def random_view(key: PRNGKeyArray, n_expressions: int, spread: dict[str, Array]) -> View:
@@ -99,7 +100,7 @@ def energy(
     observations = clean(observations)
     share = observations.weight / jnp.maximum(jnp.sum(observations.weight), 1e-6)
     identity, views = params.identity, params.views
-    albedo = texture.decode(models.texture, identity.texture)  # where no term needs it, the compiler drops it
+    albedo = texture.decode(models.texture, identity.texture, static.detail)  # where no term needs it, the compiler drops it
 
     def one_view(view: View, observed: Observation) -> tuple[dict[str, Array], Any]:
         vertices = morphable.vertices(models.shape, identity.shape, view.expression)

@@ -57,6 +57,14 @@ def shrink(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
     return x.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
+def resized(maps: Float[Array, "n s s c"], side: int) -> Float[Array, "n h h c"]:
+    """Maps of another side (a power of two, as theirs): means of the texels, or bilinear between them."""
+    while maps.shape[1] > side:
+        maps = shrink(maps)
+    n, now, _, c = maps.shape
+    return maps if now == side else jax.image.resize(maps, (n, side, side, c), "linear")
+
+
 def fine(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
     """What is finer than about eight pixels: all but the third level of a Gaussian pyramid; below 16 x 16, all."""
     return x - up(up(down(down(x)))) if x.shape[1] >= 16 else x
@@ -119,14 +127,11 @@ class Linear(nnx.Module):
         self.mean = nnx.Param(jnp.zeros((side, side, 3), jnp.float32))
         self.basis = nnx.Param(jnp.zeros((latent, side, side, 3), jnp.float32))
 
-    def __call__(self, latent: Float[Array, "n d"], side: int) -> Float[Array, "n s s 3"]:
-        """Maps of any side: means of its texels, or bilinear between them."""
+    def __call__(self, latent: Float[Array, "n d"]) -> Float[Array, "n s s 3"]:
+        """The model's own maps; `resized` gives them any side."""
         mean, basis = jax.lax.stop_gradient((self.mean[...], self.basis[...]))
         flat = jnp.dot(latent, basis.reshape(basis.shape[0], -1))
-        maps = (mean.reshape(1, -1) + flat).reshape(-1, *mean.shape)
-        while maps.shape[1] > side:
-            maps = shrink(maps)
-        return maps if maps.shape[1] == side else jax.image.resize(maps, (maps.shape[0], side, side, 3), "linear")
+        return (mean.reshape(1, -1) + flat).reshape(-1, *mean.shape)
 
     def codes(self, images: Float[Array, "n s s 4"], noise: float = 0.1) -> Float[Array, "n d"]:
         """The most probable latents of partly seen maps (``(visibility x colour, visibility)``, of the model's side),
@@ -166,31 +171,34 @@ class Generator(nnx.Module):
                 layer.kernel[...] = jnp.zeros_like(layer.kernel[...])
 
     def __call__(
-        self, latent: Float[Array, "n d"], side: int, alpha: Float[Array, ""], dtype: DTypeLike = jnp.float32
+        self, latent: Float[Array, "n d"], side: int, alpha: Float[Array, ""] | None, dtype: DTypeLike = jnp.float32
     ) -> Float[Array, "n s s c"]:
-        """Images of `side`; alpha < 1 mixes in the enlarged image of the level below. Computed in `dtype`."""
+        """Images of `side`; alpha < 1 mixes in the enlarged image of the level below (None = 1, and that image is not
+        computed). Computed in `dtype`."""
+        # Once for all levels: so that their slopes are summed before they meet the large basis.
+        path = None if self.linear is None else self.linear(latent)
         x = pixel_norm(latent).astype(dtype)
         x = pixel_norm(leaky(self.dense(x).reshape(-1, 4, 4, self.widths[0])))
         x = pixel_norm(leaky(self.first(x)))
         before = x
         for level, block in enumerate(self.blocks[: levels(side) - 1], start=1):
             before, x = x, enlarge(x)
-            if self.linear is not None:
-                maps = self.linear(latent, 4 << level)
+            if path is not None:
+                maps = resized(path, 4 << level)
                 x = jnp.concatenate([x, maps.astype(dtype), (8.0 * fine(maps)).astype(dtype)], axis=-1)
             x = pixel_norm(leaky(block.first(x)))
             x = pixel_norm(leaky(block.second(x)))
-        image = self.coloured(x, latent, side)
-        if side > 4:
-            image = mix(enlarge(self.coloured(before, latent, side // 2)), image, alpha)
+        image = self.coloured(x, path, side)
+        if side > 4 and alpha is not None:
+            image = mix(enlarge(self.coloured(before, path, side // 2)), image, alpha)
         return image
 
-    def coloured(self, x: Float[Array, "n s s w"], latent: Float[Array, "n d"], side: int) -> Float[Array, "n s s c"]:
-        """The colours of a level's features."""
+    def coloured(
+        self, x: Float[Array, "n s s w"], path: Float[Array, "n p p c"] | None, side: int
+    ) -> Float[Array, "n s s c"]:
+        """The colours of a level's features; `path` is the linear path's map."""
         image = self.colours[levels(side) - 1](x).astype(jnp.float32)
-        if self.linear is None:
-            return image
-        return self.linear(latent, side) + fine(image)
+        return image if path is None else resized(path, side) + fine(image)
 
 
 class Discriminator(nnx.Module):

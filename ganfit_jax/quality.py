@@ -122,7 +122,7 @@ def linear_path(model: GanTexture) -> LinearTexture | None:
     if path is None:
         return None
     latents = model.mean[None] + jnp.concatenate([jnp.zeros_like(model.basis[:1]), model.basis])
-    maps = 0.5 + 0.5 * path(latents, path.mean[...].shape[0])
+    maps = 0.5 + 0.5 * path(latents)
     return LinearTexture(maps[0], maps[1:] - maps[:1])
 
 

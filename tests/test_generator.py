@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from ganfit_jax import gan, generator
-from ganfit_jax.generator import Discriminator, Generator
+from ganfit_jax.generator import Discriminator, Generator, resized
 
 LATENT, WIDTHS, TOP = 6, (5, 4, 3), 16
 
@@ -218,7 +218,7 @@ def test_a_generator_with_a_linear_path_sharpens_its_maps_and_adds_to_them(with_
 def test_linear_maps_at_below_and_above_their_side(with_linear, side):
     """32 is no level of the networks; the linear path alone takes it."""
     latent = draw((3, LATENT), 7)
-    found = nnx.merge(*with_linear[:2]).linear(single(latent), side)
+    found = resized(nnx.merge(*with_linear[:2]).linear(single(latent)), side)
     assert found.shape == (3, side, side, 3)
     np.testing.assert_allclose(found, plain_linear(with_linear[2], latent, side), atol=2e-5)
 
@@ -230,7 +230,7 @@ def test_a_fresh_generator_with_a_linear_path_is_the_linear_model(with_linear, s
         getattr(fresh.linear, name)[...] = single(with_linear[2][f"linear.{name}"])
     latent = draw((2, LATENT))
     found = fresh(single(latent), side, jnp.ones(()))
-    np.testing.assert_array_equal(found, fresh.linear(single(latent), side))
+    np.testing.assert_array_equal(found, resized(fresh.linear(single(latent)), side))
     np.testing.assert_allclose(found, plain_linear(with_linear[2], latent, side), atol=2e-5)
     twice = fresh(2.0 * single(latent), side, jnp.ones(()))
     assert np.abs(np.asarray(twice - found)).max() > 0.1, "it takes the latent as it is, not its direction"
