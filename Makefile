@@ -6,12 +6,14 @@ PHOTO ?=
 OUTPUT ?= out/$(basename $(notdir $(firstword $(PHOTO))))
 FLAGS ?=
 PYTEST_FLAGS ?=
+# Most of the tests' time is compilation, which uses one core: two processes (of about 3 GB) share the modules.
+PROCESSES ?= 2
 
 .PHONY: help fit has-photo test check clean
 
 help:
 	@echo 'make fit PHOTO="face.jpg [more photos of the same person]" [OUTPUT=folder] [FLAGS="--preset=..."]'
-	@echo 'make test    all tests [PYTEST_FLAGS="-m \"not slow\""]'
+	@echo 'make test    all tests [PYTEST_FLAGS="-m \"not slow\""] [PROCESSES=2]'
 	@echo 'make check   ruff and pyright'
 	@echo 'make clean   removes .venv'
 
@@ -22,7 +24,7 @@ has-photo:
 	@test -n "$(PHOTO)" || { echo 'usage: make fit PHOTO=face.jpg [OUTPUT=folder]' >&2; exit 2; }
 
 test: .venv/.installed-dev
-	.venv/bin/python -m pytest $(PYTEST_FLAGS)
+	.venv/bin/python -m pytest -n $(PROCESSES) --dist loadfile $(PYTEST_FLAGS)
 
 check: .venv/.installed-dev
 	.venv/bin/ruff check .

@@ -100,7 +100,7 @@ def energy(
     observations = clean(observations)
     share = observations.weight / jnp.maximum(jnp.sum(observations.weight), 1e-6)
     identity, views = params.identity, params.views
-    albedo = texture.decode(models.texture, identity.texture, static.detail)  # where no term needs it, the compiler drops it
+    albedo = texture.decode(models.texture, identity.texture, static.detail)  # dropped where no term needs it
 
     def one_view(view: View, observed: Observation) -> tuple[dict[str, Array], Any]:
         vertices = morphable.vertices(models.shape, identity.shape, view.expression)

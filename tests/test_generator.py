@@ -207,6 +207,14 @@ def test_the_generator_equals_plain_numpy(painter, side):
 
 
 @pytest.mark.parametrize("side", [4, 8, 16])
+@pytest.mark.parametrize("network", ["painter", "with_linear"])
+def test_without_an_alpha_a_level_is_faded_in(network, side, request):
+    latent, network = single(draw((2, LATENT))), request.getfixturevalue(network)
+    found, expected = (apply(network, latent, side, alpha) for alpha in (None, jnp.ones(())))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("side", [4, 8, 16])
 def test_a_generator_with_a_linear_path_sharpens_its_maps_and_adds_to_them(with_linear, side):
     latent, arrays = draw((2, LATENT)), with_linear[2]
     found = apply(with_linear, single(latent), side, jnp.float32(0.3))

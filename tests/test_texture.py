@@ -45,9 +45,9 @@ def test_gradient_passes_the_clip():
 # Textures from a generator.
 
 
-def _generator(widths=(5, 4), latent=6, size=3, contrast=1.0, seed=0):
+def _generator(widths=(5, 4), latent=6, size=3, contrast=1.0, seed=0, linear=0):
     """A random generator whose colours leave [0, 1] at contrast 1, with `size` latents of one standard deviation."""
-    graph, state = nnx.split(Generator(latent, widths, nnx.Rngs(seed)))
+    graph, state = nnx.split(Generator(latent, widths, nnx.Rngs(seed), linear=linear))
     rng = np.random.default_rng(seed)
     leaves, tree = jax.tree.flatten(state)
     moved = [x + jnp.asarray(rng.normal(0, 0.1, x.shape), jnp.float32) for x in leaves]
@@ -149,11 +149,53 @@ def test_without_an_encoder_a_fit_begins_near_the_mean_map(files):
     assert errors[0] <= np.quantile(errors, 0.1)
 
 
+def test_without_detail_a_generator_draws_its_linear_path_alone():
+    model, latent = _generator(linear=4), np.array([0.3, -0.2, 0.1], np.float32)
+    found = np.asarray(texture.decode(model, jnp.asarray(latent), detail=False))
+    raw = np.array(model.weights["linear"]["mean"][...], np.float64)
+    z = np.asarray(model.mean) + latent @ np.asarray(model.basis)
+    for weight, component in zip(z, model.weights["linear"]["basis"][...], strict=True):
+        raw = raw + weight * np.asarray(component)
+    assert found.shape == (4, 4, 3), "at the path's side"
+    np.testing.assert_allclose(found, np.clip(0.5 + 0.5 * raw, 0, 1), atol=1e-5)
+    plain = _generator()
+    for one in (plain, _model()):  # no path, nothing to leave out
+        latent = jnp.full(texture.latent_size(one), 0.3)
+        np.testing.assert_array_equal(texture.decode(one, latent, detail=False), texture.decode(one, latent))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("detail", [False, True])
+def test_a_stage_without_detail_leaves_the_networks_out(detail):
+    """With networks that give NaN, a stage goes well if and only if it does without them."""
+    models, start, seen = _synthetic_photo(_generator((6, 6, 6, 6), contrast=0.3, size=6, seed=4, linear=8))
+    broken = dataclasses.replace(models.texture, weights=jax.tree.map(jnp.array, models.texture.weights))
+    broken.weights["first"]["kernel"][...] *= jnp.nan
+    settings = Config(size=64, chunk=2)
+    assert not settings.colour.detail and settings.full.detail
+    settings.align.steps, settings.colour.steps, settings.full.steps = 0, 2, 0
+    settings.colour.detail = detail
+    found = fit(seen, models._replace(texture=broken), settings, jax.random.key(0), params=start)
+    assert bool(found.ok) is not detail
+
+
 @pytest.mark.slow
 def test_a_fit_with_a_generator_lowers_the_pixel_term():
     """`fit` takes a generator as it takes a linear model: the albedo of a synthetic photo is found again in part."""
+    models, truth, seen = _synthetic_photo(_generator((6, 6, 6, 6), contrast=0.3, size=6, seed=4))
+    settings = Config(size=64, chunk=10)
+    settings.align.steps, settings.colour.steps, settings.full.steps = 0, 20, 0
+    start = truth._replace(identity=truth.identity._replace(texture=0.3 * truth.identity.texture))
+    found = fit(seen, models, settings, jax.random.key(0), params=start)
+    trace = found.trace["colour/pixel"]
+    assert bool(found.ok) and trace[-3:].mean() < 0.7 * trace[0]
+    assert float(jnp.abs(found.params.identity.texture - start.identity.texture).max()) > 0.1
+
+
+def _synthetic_photo(model):
+    """Models with this texture, a person drawn from them and the observation of one photo of 64 pixels."""
     shape, _ = assets.load_shape()
-    models = Models(shape, _generator((6, 6, 6, 6), contrast=0.3, size=6, seed=4), None)
+    models = Models(shape, model, None)
     spread = as_arrays(SecondRender(yaw=0.1, expression=0.1, light=0.05, focal=4.0))
     truth = jax.jit(evaluation.synthetic_person, static_argnums=3)(jax.random.key(0), models, spread, 1)
     image = jax.jit(evaluation.photograph, static_argnums=(2, 3))(models, truth, 0, 64)
@@ -162,10 +204,4 @@ def test_a_fit_with_a_generator_lowers_the_pixel_term():
     points = morphable.landmarks(shape, vertices, view.camera.rotation)
     marks = project(view.camera, points, 64)[:, :2]
     seen = Observation(image, marks, jnp.ones(68), jnp.ones((64, 64)), jnp.eye(2, 3), None, jnp.ones(()))
-    settings = Config(size=64, chunk=10)
-    settings.align.steps, settings.colour.steps, settings.full.steps = 0, 20, 0
-    start = truth._replace(identity=truth.identity._replace(texture=0.3 * truth.identity.texture))
-    found = fit(jax.tree.map(lambda x: x[None], seen), models, settings, jax.random.key(0), params=start)
-    trace = found.trace["colour/pixel"]
-    assert bool(found.ok) and trace[-3:].mean() < 0.7 * trace[0]
-    assert float(jnp.abs(found.params.identity.texture - start.identity.texture).max()) > 0.1
+    return models, truth, jax.tree.map(lambda x: x[None], seen)
