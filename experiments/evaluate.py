@@ -24,7 +24,7 @@ from tqdm import tqdm
 from ganfit_jax import cases, measure, people, results, tasks, truth
 from ganfit_jax.__main__ import cache_compilations
 from ganfit_jax.config import Config
-from ganfit_jax.errors import one_line
+from ganfit_jax.errors import InputError, one_line
 
 FLAGS = flags.FLAGS
 PHOTO = Path(__file__).resolve().parents[1] / "examples" / "astronaut.png"
@@ -55,18 +55,26 @@ def people_task(tools: measure.Tools, output: Path) -> tasks.Task:
     return tasks.people_task(f"Evaluation: {FLAGS.task}", chosen[: FLAGS.limit or None], failed, tools)
 
 
+def whole_numbers(name: str) -> tuple[int, ...]:
+    if not all(text.strip().isdigit() and int(text) for text in FLAGS[name].value):
+        raise InputError(f"--{name}={','.join(FLAGS[name].value)}: expected whole numbers above 0")
+    return tuple(int(text) for text in FLAGS[name].value)
+
+
 def truth_task(tools: measure.Tools) -> tasks.Task:
     models, infos, find, config = tools.models, tools.infos, tools.find, FLAGS.config
+    sources = find.name, {role: info.sha256 for role, info in infos.items()}
     if FLAGS.task == "scan":
         head = Path(FLAGS.mesh or "--mesh"), Path(FLAGS.colours or "--colours")
         names, work = truth.scan(models, infos, find, config, *head)
-        return tasks.plain_task("A scanned head", names, work, str((head, config)))
-    counts, sizes = tuple(map(int, FLAGS.counts)), tuple(map(int, FLAGS.sizes))
+        return tasks.plain_task("A scanned head", names, work, str((head, config, sources)))
+    counts, sizes = whole_numbers("counts"), whole_numbers("sizes")
     settings = people.Settings(
         FLAGS.people or 20, counts, sizes, shape_model=FLAGS.people_model, texture_maps=FLAGS.people_maps
     )
     names, work = truth.synthetic(models, infos, find, config, settings)
-    return tasks.plain_task("Synthetic people", names, work, str((truth.drawing(settings), config)), truth.finished)
+    chosen = str((truth.drawing(settings), config, sources))
+    return tasks.plain_task("Synthetic people", names, work, chosen, truth.finished)
 
 
 @one_line

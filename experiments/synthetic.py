@@ -21,6 +21,7 @@ from ganfit_jax import assets, evaluation, export, morphable, picture, pipeline,
 from ganfit_jax.__main__ import cache_compilations
 from ganfit_jax.config import Config
 from ganfit_jax.detectors import detector
+from ganfit_jax.deviations import Head, shape_error
 from ganfit_jax.errors import InputError
 from ganfit_jax.files import write_bytes
 from ganfit_jax.fit import as_arrays
@@ -58,9 +59,9 @@ def main(_) -> None:
             results.write_results(pipeline.fit_with(models, infos, paths, FLAGS.config, find), folder)
         found = export.load_fit(folder / "fit.npz").params.identity.shape
         fitted = morphable.vertices(models.shape, found, 0 * truth.views.expression[0])
-        errors = [evaluation.shape_error(models.shape, np.asarray(x), np.asarray(neutral)) for x in
-                  (fitted, models.shape.mean)]  # fmt: skip
-        return {"error_mm": errors[0].mean, "mean_face_mm": errors[1].mean}
+        heads = [Head(models.shape, np.asarray(x, np.float64), ()) for x in (fitted, models.shape.mean, neutral)]
+        errors = [shape_error(head, heads[2]).mean() for head in heads[:2]]
+        return {"error_mm": errors[0], "mean_face_mm": errors[1]}
 
     people = tqdm([f"{number:03d}" for number in range(FLAGS.people)], unit="person")
     done, failed = evaluation.attempt(people, person)

@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 
 from ganfit_jax import camera, morphable
-from ganfit_jax.landmarks import INNER, NOSE_TIP
-from ganfit_jax.metrics import Similarity, Surface, SurfaceError, surface_error
+from ganfit_jax.metrics import Similarity, Surface
+from ganfit_jax.protocols import Compared, micc
+from ganfit_jax.scans import Marked
 from ganfit_jax.types import Camera, Params, ShapeModel
 
 FLIP = np.array([1.0, -1.0, -1.0])
@@ -57,14 +58,18 @@ def marks(model: ShapeModel, vertices: Float[np.ndarray, "v 3"]) -> Float[np.nda
     return np.asarray(morphable.landmarks(model, jnp.asarray(vertices, jnp.float32), jnp.zeros(3)), np.float64)
 
 
-def shape_error(found: Head, truth: Head) -> SurfaceError:
-    """`metrics.surface_error` of the neutral skins, within 95 mm of the true nose tip."""
-    ours, theirs = marks(found.model, found.vertices), marks(truth.model, truth.vertices)
-    surfaces = Surface(found.vertices, skin(found.model)), Surface(truth.vertices, skin(truth.model))
-    return surface_error(surfaces[0], ours[INNER], surfaces[1], theirs[INNER], theirs[NOSE_TIP])
+def marked(model: ShapeModel, vertices: Float[np.ndarray, "v 3"]) -> Marked:
+    """The skin of a head and its landmarks."""
+    return Marked(Surface(np.asarray(vertices, np.float64), skin(model)), marks(model, vertices))
 
 
-def figures(found: Head, truth: Head) -> tuple[dict[str, float], SurfaceError]:
+def shape_error(found: Head, truth: Head) -> Compared:
+    """`protocols.micc` with similarity ICP of the neutral skins, within 95 mm of the true nose tip."""
+    kind = "similarity"
+    return micc(marked(found.model, found.vertices), marked(truth.model, truth.vertices), kinds=(kind,))[kind]
+
+
+def figures(found: Head, truth: Head) -> tuple[dict[str, float], Compared]:
     """The errors of a fit, and its shape error with the alignment (found -> truth).
 
     ``error_mm`` and ``mean_face_mm`` of the neutral shape and of the fitting model's mean face (`shape_error`), and
@@ -78,8 +83,8 @@ def figures(found: Head, truth: Head) -> tuple[dict[str, float], SurfaceError]:
     none = [expression_error(found, truth, 0 * a.offsets, b.offsets, error.alignment) for a, b in pairs]
     angles = [pose_error(a, b, error.alignment) for a, b in pairs]
     return {
-        "error_mm": error.mean,
-        "mean_face_mm": mean.mean,
+        "error_mm": error.mean(),
+        "mean_face_mm": mean.mean(),
         "expression_mm": float(np.mean(expressions)),
         "no_expression_mm": float(np.mean(none)),
         "pose_degrees": float(np.mean([pose for pose, _ in angles])),

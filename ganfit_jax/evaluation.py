@@ -8,19 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ganfit_jax import morphable, texture
+from ganfit_jax import texture
 from ganfit_jax.config import SecondRender
-from ganfit_jax.deviations import skin
 from ganfit_jax.energy import GREY, random_view
 from ganfit_jax.errors import InputError
 from ganfit_jax.files import dlib_file
 from ganfit_jax.landmarks import Detector
-from ganfit_jax.metrics import Surface, SurfaceError, surface_error
 from ganfit_jax.observe import choose_face
 from ganfit_jax.recognition import aligned_chip, features
 from ganfit_jax.recognition.load import DLIB_FILE
 from ganfit_jax.render import render
-from ganfit_jax.types import Camera, Identity, Light, Models, Params, Recogniser, ShapeModel, View
+from ganfit_jax.types import Camera, Identity, Light, Models, Params, Recogniser, View
 
 SIDE_YAW = np.radians(26.0)
 SIDE_LIGHT = Light(jnp.array([-0.6, 0.4, 0.8]), jnp.full(3, 0.6), jnp.full(3, 0.55))
@@ -144,10 +142,3 @@ def photograph(models: Models, params: Params, photo: int, size: int) -> Float[A
     """Renders one view of a person on plain grey."""
     view = jax.tree.map(lambda x: x[photo], params.views)
     return render(models, params.identity, view, size, GREY).image
-
-
-def shape_error(model: ShapeModel, vertices: Float[np.ndarray, "v 3"], truth: Float[np.ndarray, "v 3"]) -> SurfaceError:
-    """Surface error (mm) between two neutral shapes of one model; eyes and the inside of the mouth are left out."""
-    faces = skin(model)
-    marks = [np.asarray(morphable.landmarks(model, jnp.asarray(v), jnp.zeros(3)))[17:] for v in (vertices, truth)]
-    return surface_error(Surface(vertices, faces), marks[0], Surface(truth, faces), marks[1], marks[1][13])

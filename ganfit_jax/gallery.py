@@ -88,8 +88,9 @@ def write_gallery(
         "items": {name: row.figures for name, row in rows.items()},
     }
     write_bytes(output / "results.json", (json.dumps(plain(data), indent=2, allow_nan=False) + "\n").encode())
-    if titles := list(next(iter(rows.values())).pictures)[: SHEET[1]] if rows else []:
-        names = list(rows)[: SHEET[0]]
+    names = list(rows)[: SHEET[0]]
+    fullest = max((rows[name] for name in names), key=lambda row: len(row.pictures), default=Row({}, {}))
+    if titles := list(fullest.pictures)[: SHEET[1]]:
         grid = [[(root or output) / name / rows[name].pictures.get(t, "no file") for t in titles] for name in names]
         save_png(output / "gallery.png", labelled_sheet(grid, titles, names))
     parts = [f"# {title}", f"`{command}` ({made})"]

@@ -13,6 +13,7 @@ from ganfit_jax.protocols import KINDS, Compared, Field, micc, now, summary
 from ganfit_jax.scans import Marked
 
 RED = 5.0  # mm: the end of the error maps' scale
+FORWARD, BACKWARD = "scan to mesh mm", "mesh to scan mm"
 SHOWN = 1.15  # radii of the crop in half a picture
 
 
@@ -31,12 +32,12 @@ def measured(reconstruction: Marked, scans: Sequence[Marked], radius: float) -> 
 
 
 def figures(found: Measured) -> dict[str, float]:
-    """The figures of one reconstruction in millimetres; the two directions are those after similarity ICP."""
-    best = found.compared["similarity"]
+    """The figures of one reconstruction in millimetres: for every alignment the mean of both directions, and each."""
+    compared = found.compared.items()
     return {
-        **{f"{kind} mm": each.mean() for kind, each in found.compared.items()},
-        "scan to mesh mm": best.forward.mean(),
-        "mesh to scan mm": best.backward.mean(),
+        **{f"{kind} mm": each.mean() for kind, each in compared},
+        **{f"{kind}, {FORWARD}": each.forward.mean() for kind, each in compared},
+        **{f"{kind}, {BACKWARD}": each.backward.mean() for kind, each in compared},
         **{f"NoW {name} mm": value for name, value in summary([found.field]).items()},
     }
 
@@ -60,7 +61,7 @@ def write_pictures(
     near = np.linalg.norm(moved - centre[None], axis=-1) <= 1.5 * shown
     seen = Surface(moved, reconstruction.surface.faces[near[reconstruction.surface.faces].all(1)])
     coloured = error_colours(best.forward.distances, RED)
-    files = {f"{name}: geometry": f"{name}_geometry.png", f"{name}: error map": f"{name}_error.png"}
+    files = {f"{name}: geometry": f"{name}_geometry.png", f"{name}: {error_title()}": f"{name}_error.png"}
     pictures = (
         mesh_picture(seen, None, centre, shown),
         mesh_picture(Surface(frame(best.part.vertices), best.part.faces), coloured, centre, shown),
@@ -68,6 +69,11 @@ def write_pictures(
     for file, image in zip(files.values(), pictures, strict=True):
         save_png(folder / file, image)
     return files
+
+
+def error_title() -> str:
+    """What error maps are called: with the ends of their scale."""
+    return f"error, 0 to {RED:g} mm"
 
 
 def write_scan_picture(folder: Path, scan: Marked, radius: float, frame: Similarity) -> dict[str, str]:
@@ -99,9 +105,10 @@ def table(
                 continue
             line: dict[str, Any] = {"group": group} if group else {}
             line |= {"method": method, "people": len(own)}
-            for figure in (*(f"{kind} mm" for kind in KINDS), "scan to mesh mm", "mesh to scan mm"):
-                values = np.array([float(row[f"{method}: {figure}"]) for row in own])
-                line[figure] = f"{values.mean():.3f} ± {values.std():.3f}"
+            for kind in KINDS:
+                for figure in (f"{kind} mm", f"{kind}, {FORWARD}", f"{kind}, {BACKWARD}"):
+                    values = np.array([float(row[f"{method}: {figure}"]) for row in own])
+                    line[figure] = f"{values.mean():.3f} ± {values.std():.3f}"
             line |= {f"NoW {name} mm": value for name, value in summary(list(fields[f"{group} {method}"])).items()}
             lines.append(line)
     return lines

@@ -13,8 +13,9 @@ from jaxtyping import Float
 from ganfit_jax import camera, deviations, people, studio
 from ganfit_jax.errors import InputError
 from ganfit_jax.landmarks import INNER, LEFT_EYE, NOSE_TIP, RIGHT_EYE, Detector
-from ganfit_jax.metrics import Similarity, Surface, closest_points, icp, umeyama
+from ganfit_jax.metrics import Similarity, Surface, closest_points, icp, umeyama, vertex_areas
 from ganfit_jax.photo import read_photo
+from ganfit_jax.protocols import Field
 from ganfit_jax.scans import read_surface
 from ganfit_jax.studio import Lamp, Lighting, Solid
 from ganfit_jax.types import Camera, ShapeModel
@@ -81,23 +82,23 @@ def camera_at(yaw: float, pitch: float) -> Camera:
     return Camera(vector, jnp.array([0.0, -20.0, DISTANCE]), jnp.log(jnp.array(FOCAL)))
 
 
-def counted(scan: Scan) -> Float[np.ndarray, "n 3"]:
-    """The scan's points that are compared: seen, within 75 mm of the nose tip, not at the (closed) eyelids."""
+def counted(scan: Scan) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n"]]:
+    """The scan's points that are compared (seen, within 75 mm of the nose tip, not at the closed eyelids), and the area
+    (mm^2) that each stands for."""
     points = scan.solid.vertices[scan.seen > 0]
+    areas = vertex_areas(Surface(scan.solid.vertices, np.asarray(scan.solid.faces)))[scan.seen > 0]
     eyes = [np.nanmean(scan.landmarks[eye], axis=0) for eye in (RIGHT_EYE, LEFT_EYE)]
     near = np.linalg.norm(points - scan.landmarks[NOSE_TIP], axis=1) < RADIUS
     lids = np.min([np.linalg.norm(points - eye, axis=1) for eye in eyes], axis=0) < EYELIDS
-    return points[near & ~lids]
+    return points[near & ~lids], areas[near & ~lids]
 
 
-def scan_error(
-    scan: Scan, model: ShapeModel, vertices: Float[np.ndarray, "v 3"]
-) -> tuple[Float[np.ndarray, "n"], Similarity]:
+def scan_error(scan: Scan, model: ShapeModel, vertices: Float[np.ndarray, "v 3"]) -> tuple[Field, Similarity]:
     """Distance (mm of the scan) of each counted point to the skin of a fit, after similarity ICP; fit -> scan."""
     skin = Surface(vertices, deviations.skin(model))
-    ours, points = deviations.marks(model, vertices), counted(scan)
+    ours, (points, areas) = deviations.marks(model, vertices), counted(scan)
     known = 17 + np.flatnonzero(np.isfinite(scan.landmarks[INNER]).all(1))
-    motion = icp(points, skin, umeyama(scan.landmarks[known], ours[known]))
+    motion = icp(points, skin, umeyama(scan.landmarks[known], ours[known]), weights=areas)
     placed = motion(points)
     apart = np.linalg.norm(closest_points(placed, skin) - placed, axis=1) / motion.scale
-    return apart, motion.inverse()
+    return Field(apart, areas), motion.inverse()

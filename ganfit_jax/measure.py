@@ -1,6 +1,7 @@
 """One person: fit, scans and rivals compared, pictures judged, all of it kept; and the tables and plots of many."""
 
 import dataclasses
+import glob
 import json
 import re
 import time
@@ -18,21 +19,23 @@ from ganfit_jax.cases import Case
 from ganfit_jax.config import Config
 from ganfit_jax.detectors import detector
 from ganfit_jax.errors import InputError
-from ganfit_jax.evaluation import describe, dlib_network, side_view
+from ganfit_jax.evaluation import attempt, describe, dlib_network, side_view
 from ganfit_jax.export import load_fit
 from ganfit_jax.files import write_arrays, write_bytes
 from ganfit_jax.gallery import Row, plain
 from ganfit_jax.landmarks import Detector
+from ganfit_jax.likeness import Seen
 from ganfit_jax.metrics import Similarity
 from ganfit_jax.photo import read_photo
 from ganfit_jax.picture import save_png
-from ganfit_jax.protocols import Field
+from ganfit_jax.protocols import Field, landmark_alignment
 from ganfit_jax.results import name_of
 from ganfit_jax.scans import Marked
 from ganfit_jax.subjects import neutral_face
-from ganfit_jax.types import ModelInfo, Models, Params, Recogniser, ShapeModel
+from ganfit_jax.types import ModelInfo, Models, Params, Recogniser
 
 OURS, MEAN, SIDE = "ganfit", "mean face", "ganfit, side"
+RESERVED = (OURS, MEAN, SIDE, "fit", "photo", "render", "mean", "side", "scan")  # files and figures have these names
 ARRAYS = "measured.npz"
 
 
@@ -54,6 +57,7 @@ class Tools(NamedTuple):
     judge: Recogniser  # compares photos and renders
     network: Any  # dlib's own
     rivals: tuple[Rival, ...] = ()
+    judge_sha256: str = ""
 
 
 def load_tools(config: Config, judge: str | None = None, fits: Sequence[str] = ()) -> Tools:
@@ -66,15 +70,18 @@ def load_tools(config: Config, judge: str | None = None, fits: Sequence[str] = (
     """
     pipeline.check(config)
     rivals = tuple(read_rival(text) for text in fits)
-    names = [OURS, MEAN, SIDE, *(rival.name for rival in rivals)]
+    names = [*RESERVED, *(rival.name for rival in rivals)]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise InputError(f"--fits: {', '.join(sorted(twice))} twice, expected folders of different names")
+        raise InputError(
+            f"--fits: {', '.join(sorted(twice))} twice, expected folders of different names, none of them of "
+            f"{', '.join(RESERVED)}"
+        )
     models, infos = pipeline.load_models(config)
     try:
-        network = recognition.load(judge)[0] if judge else energy.recogniser_of(models)
+        network, info = recognition.load(judge) if judge else (energy.recogniser_of(models), infos["recogniser"])
     except (FileNotFoundError, ValueError) as error:
         raise InputError(f"--judge={judge}: {error}") from None
-    return Tools(models, infos, config, detector(config.detector), network, dlib_network(), rivals)
+    return Tools(models, infos, config, detector(config.detector), network, dlib_network(), rivals, info.sha256)
 
 
 def read_rival(text: str) -> Rival:
@@ -107,44 +114,77 @@ def read_person(row: Row, folder: Path) -> Person:
 
 
 def settings_of(case: Case, tools: Tools) -> str:
-    """What the figures of a case depend on."""
-    return json.dumps([plain(case), dataclasses.asdict(tools.config), plain(tools.rivals), tools.judge.spec.name])
+    """What the figures of a case depend on: photos, scans, rivals' files, settings, models, judges."""
+    theirs = [path for rival in tools.rivals for path in sorted(rival.folder.glob(f"{glob.escape(case.name)}.*"))]
+    files = [*case.photos, *(file for pair in case.scans for file in pair), *theirs]
+    stamps = [(str(file), file.stat().st_size, file.stat().st_mtime) for file in files if file.is_file()]
+    models = {role: info.sha256 for role, info in tools.infos.items()}
+    judges = [tools.judge.spec.name, tools.judge_sha256, tools.find.name]
+    values = [plain(case._replace(source="")), stamps, dataclasses.asdict(tools.config), models, judges]
+    return json.dumps([*values, plain(tools.rivals)])
 
 
 def measure(case: Case, tools: Tools, folder: Path) -> Row:
     """Fits, compares with the scans and with the photos; writes pictures and `ARRAYS` into the folder."""
+    case, unseen = with_faces(case, tools)
     params = fitted(case, tools, folder / "fit")
     nobody = params._replace(identity=jax.tree.map(jnp.zeros_like, params.identity))
     metric = tools.judge.spec.metric
     name, sign = ("cosine", 1) if metric == "cosine" else ("distance", -1)
-    seen, shown = compare_pictures(case, tools, params, nobody, folder)
+    seen, shown, failures = compare_pictures(case, tools, params, nobody, folder)
     arrays = {f"seen|{kind}": values for kind, values in seen.items()}
-    own = {k: likeness.similarities(seen[k], seen["photo"], metric).max(1) for k in seen if k != "photo"}
-    figures: dict[str, float | str] = {f"{kind}: {name}": sign * float(np.median(x)) for kind, x in own.items()}
+    pictures = {kind: Seen(("",) * len(each), each) for kind, each in seen.items()}
+    own = {kind: likeness.judged(each, pictures["photo"], metric).own for kind, each in pictures.items()}
+    figures: dict[str, float | str] = {
+        f"{kind}: {name}": sign * float(np.median(x[np.isfinite(x)])) if np.isfinite(x).any() else np.nan
+        for kind, x in own.items()
+        if kind != "photo"
+    }
+    figures |= {"photos without a face": ", ".join(unseen)} if unseen else {}
     if case.scans:
-        faces, failures = reconstructions(case, tools, params, nobody)
+        faces, unread = reconstructions(case, tools, params, nobody)
         truth = [scans.read_scan(scan, marks, case.unit) for scan, marks in case.scans]
-        found = {method: geometry.measured(face, truth, case.radius) for method, face in faces.items()}
-        turn = found[OURS].compared["similarity"].alignment.inverse().rotation
-        frame = Similarity(1.0, turn, np.zeros(3))
-        drawn = geometry.write_scan_picture(folder, found[OURS].scan, case.radius, frame)
+        found = {method: geometry.measured(faces[method], truth, case.radius) for method in (OURS, MEAN)}
+        theirs = [method for method in faces if method not in found]
+        more, unmeasured = attempt(theirs, lambda method: geometry.measured(faces[method], truth, case.radius))
+        found, failures = found | more, failures | unread | unmeasured
+        drawn = geometry.write_scan_picture(
+            folder, found[OURS].scan, case.radius, upright(faces[OURS], found[OURS].scan)
+        )
         for method, each in found.items():
+            frame = upright(faces[OURS], each.scan)
             figures |= {f"{method}: {figure}": value for figure, value in geometry.figures(each).items()}
             drawn |= geometry.write_pictures(folder, method, faces[method], each, case.radius, frame)
             arrays[f"distances|{method}"] = np.asarray(each.field.distances, np.float32)
             arrays[f"areas|{method}"] = np.asarray(each.field.areas, np.float32)
-        figures |= {f"{method} failed": reason for method, reason in failures.items()}
-        first = ("photo", "render", f"{OURS}: geometry", "scan", f"{OURS}: error map")
+        first = ("photo", "render", f"{OURS}: geometry", "scan", f"{OURS}: {geometry.error_title()}")
         shown = {title: (shown | drawn)[title] for title in first} | shown | drawn
+    figures |= {f"{method} failed": reason for method, reason in failures.items()}
     write_arrays(folder / ARRAYS, arrays)
     return Row(figures, shown)
+
+
+def upright(face: Marked, scan: Marked) -> Similarity:
+    """Turns a scan so that it looks along +z with y up, as our face does."""
+    return Similarity(1.0, landmark_alignment(face, scan).inverse().rotation, np.zeros(3))
+
+
+def with_faces(case: Case, tools: Tools) -> tuple[Case, list[str]]:
+    """Of several photos those in which the detector finds a face (all of them where it finds none, so that the fit says
+    what is wrong), and the names of the others."""
+    if len(case.photos) == 1:
+        return case, []
+    seen, _ = attempt([str(photo) for photo in case.photos], lambda name: tools.find.detect(read_photo(name)))
+    kept = tuple(photo for photo in case.photos if seen.get(str(photo)))
+    return (case._replace(photos=kept), [p.name for p in case.photos if p not in kept]) if kept else (case, [])
 
 
 def reconstructions(
     case: Case, tools: Tools, params: Params, nobody: Params
 ) -> tuple[dict[str, Marked], dict[str, str]]:
     """The faces to measure by method, and what is wrong with rivals' meshes that cannot be measured."""
-    faces, failures = {method: neutral(tools.models.shape, p) for method, p in ((OURS, params), (MEAN, nobody))}, {}
+    faces = {method: neutral_face(tools.models.shape, p) for method, p in ((OURS, params), (MEAN, nobody))}
+    failures: dict[str, str] = {}
     for rival in tools.rivals:
         files = [rival.folder / f"{case.name}{suffix}" for suffix in scans.MESHES]
         mesh = next((file for file in files if file.is_file()), None)
@@ -156,18 +196,16 @@ def reconstructions(
     return faces, failures
 
 
-def neutral(model: ShapeModel, params: Params) -> Marked:
-    """The person's face without expression and its landmarks, mm."""
-    surface, landmarks = neutral_face(model, params)
-    return Marked(surface, np.asarray(landmarks, np.float64))
-
-
 def fitted(case: Case, tools: Tools, folder: Path) -> Params:
     """The fit in the folder, made where there is none of these photos with these settings."""
     settings = json.loads(json.dumps(dataclasses.asdict(tools.config), default=str))
     try:
         stored = load_fit(folder / "fit.npz")
-        if stored.config == settings and stored.extra["photos"].tolist() == [str(photo) for photo in case.photos]:
+        same = {role: info.sha256 for role, info in stored.infos.items()} == {
+            role: info.sha256 for role, info in tools.infos.items()
+        }
+        photos = [str(photo) for photo in case.photos]
+        if same and stored.config == settings and stored.extra["photos"].tolist() == photos:
             return stored.params
     except (InputError, KeyError):
         pass
@@ -185,8 +223,9 @@ def fitted(case: Case, tools: Tools, folder: Path) -> Params:
 
 def compare_pictures(
     case: Case, tools: Tools, params: Params, nobody: Params, folder: Path
-) -> tuple[dict[str, Float[np.ndarray, "_ d"]], dict[str, str]]:
-    """Draws the mean face in every fitted view and the person from the side; describes photos and renders."""
+) -> tuple[dict[str, Float[np.ndarray, "_ d"]], dict[str, str], dict[str, str]]:
+    """Draws the mean face in every fitted view and the person from the side; describes photos and renders. Returns what
+    was described, the pictures, and of rivals' renders that cannot be read the reason."""
     models, size = tools.models, tools.config.size
     views = [jax.tree.map(lambda x, n=n: x[n], params.views) for n in range(len(case.photos))]
     drawn = {name_of("mean", n, len(views)): (nobody, view) for n, view in enumerate(views)}
@@ -202,13 +241,14 @@ def compare_pictures(
         MEAN: [folder / name_of("mean", n, len(views)) for n in counts],
         SIDE: [folder / "side.png"],
     }
-    for rival in tools.rivals:
-        if (picture := rival.folder / f"{case.name}.png").is_file():
-            files[rival.name] = [picture]
-            save_png(folder / f"{rival.name}.png", read_photo(picture))
+    theirs = {r.name: r.folder / f"{case.name}.png" for r in tools.rivals}
+    read, failed = attempt([n for n, file in theirs.items() if file.is_file()], lambda name: read_photo(theirs[name]))
+    for name, image in read.items():
+        files[name] = [theirs[name]]
+        save_png(folder / f"{name}.png", image)
     seen = {kind: np.stack([embedding(tools, path) for path in paths]) for kind, paths in files.items()}
     pictures = {"photo": "fit/photo.png", "render": "fit/render.png", "side, relit": "side.png", MEAN: "mean.png"}
-    return seen, pictures | {r.name: f"{r.name}.png" for r in tools.rivals if r.name in files}
+    return seen, pictures | {name: f"{name}.png" for name in read}, failed
 
 
 def embedding(tools: Tools, path: Path) -> Float[np.ndarray, "d"]:

@@ -1,8 +1,4 @@
-"""How far a reconstructed surface is from the true one: the MICC protocol, independent of topology. Plain numpy.
-
-Protocol: similarity from landmarks, crop of the truth around the nose tip, ICP (with or without scale) to the closest
-points of the surface, mean closest distance in both directions averaged.
-"""
+"""Surfaces in plain numpy: closest points, alignment, areas, crops. `protocols` makes errors of them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -37,15 +33,6 @@ class Similarity(NamedTuple):
     def after(self, first: "Similarity") -> "Similarity":
         """The similarity that applies `first`, then this one."""
         return Similarity(self.scale * first.scale, self.rotation @ first.rotation, self(first.shift[None])[0])
-
-
-class SurfaceError(NamedTuple):
-    """Millimetres of the truth."""
-
-    forward: float  # truth -> reconstruction
-    backward: float  # reconstruction -> truth
-    mean: float  # of the two
-    alignment: Similarity  # reconstruction -> truth
 
 
 def umeyama(
@@ -180,27 +167,3 @@ def crop(surface: Surface, centre: Float[np.ndarray, "3"], radius: float) -> Sur
     faces = surface.faces[inside[surface.faces].all(1)]
     kept, index = np.unique(faces, return_inverse=True)
     return Surface(surface.vertices[kept], index.reshape(-1, 3))
-
-
-def surface_error(
-    reconstruction: Surface,
-    landmarks: Float[np.ndarray, "n 3"],
-    truth: Surface,
-    truth_landmarks: Float[np.ndarray, "n 3"],
-    nose_tip: Float[np.ndarray, "3"],
-    radius: float = 95.0,
-    scaled: bool = True,
-) -> SurfaceError:
-    """Mean distance between a reconstruction and the truth within `radius` mm of the truth's nose tip.
-
-    Corresponding landmarks give the first alignment; then ICP from the cropped truth to the reconstruction.
-    """
-    part = crop(truth, nose_tip, radius)
-    first = umeyama(truth_landmarks, landmarks, scaled)
-    motion = icp(part.vertices, reconstruction, first, scaled)
-    inverse = motion.inverse()
-    moved = Surface(inverse(reconstruction.vertices), reconstruction.faces)
-    forward = float(distances(part.vertices, moved).mean())
-    own = crop(moved, nose_tip, radius)
-    backward = float(distances(own.vertices, truth).mean())
-    return SurfaceError(forward, backward, 0.5 * (forward + backward), inverse)

@@ -10,15 +10,16 @@ import numpy as np
 from jaxtyping import Float
 
 from ganfit_jax import morphable
-from ganfit_jax.deviations import skin
+from ganfit_jax.deviations import marked
 from ganfit_jax.errors import InputError
 from ganfit_jax.evaluation import synthetic_person
 from ganfit_jax.files import write_arrays, write_bytes
 from ganfit_jax.landmarks import NOSE_TIP, Detector
-from ganfit_jax.metrics import Surface, surface_error
+from ganfit_jax.metrics import Surface
 from ganfit_jax.photo import PHOTO_KINDS
 from ganfit_jax.picture import png_bytes
-from ganfit_jax.scans import MESHES, read_scan
+from ganfit_jax.protocols import micc
+from ganfit_jax.scans import MESHES, Marked, read_scan
 from ganfit_jax.types import Light, Models, Params, ShapeModel
 
 DIRECTIONS = 200  # normals on which two lights are compared
@@ -39,23 +40,17 @@ class Item(NamedTuple):
     truth: Truth | None
 
 
-def skin_surface(model: ShapeModel, vertices: Float[np.ndarray, "v 3"]) -> Surface:
-    """The surface without eyes and the inside of the mouth."""
-    return Surface(vertices, skin(model))
-
-
-def neutral_face(model: ShapeModel, params: Params) -> tuple[Surface, Float[np.ndarray, "68 3"]]:
+def neutral_face(model: ShapeModel, params: Params) -> Marked:
     """The person's surface (mm) without expression, eyes and the inside of the mouth left out, and its landmarks."""
     vertices = morphable.vertices(model, params.identity.shape, jnp.zeros_like(params.views.expression[0]))
-    return skin_surface(model, np.asarray(vertices)), np.asarray(morphable.landmarks(model, vertices, jnp.zeros(3)))
+    return marked(model, np.asarray(vertices))
 
 
 def truth_figures(model: ShapeModel, params: Params, truth: Truth) -> dict[str, float]:
-    """Errors of a fit against the truth: "geometry mm" (`metrics.surface_error`), "light %" of the first photo."""
-    surface, landmarks = neutral_face(model, params)
-    known = 17 + np.flatnonzero(np.isfinite(truth.landmarks[17:]).all(1))
-    error = surface_error(surface, landmarks[known], truth.surface, truth.landmarks[known], truth.landmarks[NOSE_TIP])
-    figures = {"geometry mm": error.mean}
+    """Errors of a fit against the truth: "geometry mm" (`protocols.micc`, similarity ICP), "light %" of the first
+    photo."""
+    found = micc(neutral_face(model, params), Marked(truth.surface, truth.landmarks), kinds=("similarity",))
+    figures = {"geometry mm": found["similarity"].mean()}
     if truth.light is not None:
         found, known = (jax.tree.map(lambda x: np.asarray(x[0]), light) for light in (params.views.light, truth.light))
         figures["light %"] = light_error(Light(*found), Light(*known))

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ganfit_jax import cases, energy, evaluation, gallery, geometry, likeness, phases, plots, scans, subjects
+from ganfit_jax.assets import load_texture
 from ganfit_jax.cases import Case
 from ganfit_jax.errors import InputError
 from ganfit_jax.fit import as_arrays
@@ -90,12 +91,13 @@ def example_cases(folder: Path, photo: Path, people: int, tools: Tools) -> tuple
     """A photo, and synthetic people rendered on the spot with their true faces as scans: written as a manifest into the
     folder, and read from there."""
     draw = jax.jit(evaluation.photograph, static_argnames=("photo", "size"))
+    drawn = tools.models._replace(texture=load_texture("albedo")[0])  # the same people for all texture models
     folder.mkdir(parents=True, exist_ok=True)
     lines = [",".join(cases.REQUIRED), f"{photo.stem},{photo.resolve()},,"]
     for number in range(people):
         name = f"person_{number}"
         item = subjects.synthetic_item(
-            folder / name, tools.models, draw, tools.find, 1000 + number, as_arrays(evaluation.VIEWS)
+            folder / name, drawn, draw, tools.find, 1000 + number, as_arrays(evaluation.VIEWS)
         )
         if item.truth is None:
             raise InputError(f"{folder / name}: no truth, expected what was written there")
@@ -110,15 +112,21 @@ def tables_and_plots(people: Mapping[str, Person], groups: Mapping[str, str], to
     methods = [OURS, MEAN, *(rival.name for rival in tools.rivals)]
     tables: Tables = {}
     made: dict[str, str] = {}
-    fields: dict[str, list[Field]] = {}
-    for name, each in people.items():
-        for method, field in each.fields.items():
-            fields.setdefault(f"{groups[name]} {method}", []).append(field)
-            fields.setdefault(method, []).append(field)
-    if lines := geometry.table({n: p.row.figures for n, p in people.items() if p.fields}, groups, methods, fields):
-        tables["Geometry"] = lines
-        pooled = {m: [np.concatenate(part) for part in zip(*fields[m], strict=True)] for m in methods if m in fields}
-        values, areas = ({m: each[i] for m, each in pooled.items()} for i in (0, 1))
+    measured = {name: each for name, each in people.items() if each.fields}
+    present = [m for m in methods if any(m in each.fields for each in measured.values())]
+    common = {name: each for name, each in measured.items() if all(m in each.fields for m in present)}
+    for title, chosen in {"Geometry": measured, f"Geometry, the {len(common)} that every method has": common}.items():
+        if not chosen or (chosen is common and len(common) == len(measured)):
+            continue
+        fields: dict[str, list[Field]] = {}
+        for name, each in chosen.items():
+            for method, field in each.fields.items():
+                fields.setdefault(f"{groups[name]} {method}", []).append(field)
+        tables[title] = geometry.table({n: p.row.figures for n, p in chosen.items()}, groups, methods, fields)
+    if common:
+        values, areas = (
+            {m: np.concatenate([each.fields[m][part] for each in common.values()]) for m in present} for part in (0, 1)
+        )
         plots.cumulative_curve(output / "now.png", values, weights=areas)
         made["Distance from scan to mesh (NoW)"] = "now.png"
     metric = tools.judge.spec.metric

@@ -21,6 +21,7 @@ from ganfit_jax.metrics import Similarity, Surface, distances
 from ganfit_jax.people import Person, Settings, Shot
 from ganfit_jax.photo import read_photo
 from ganfit_jax.pipeline import Result, fit_with
+from ganfit_jax.protocols import summary
 from ganfit_jax.scans import Marked
 from ganfit_jax.types import ModelInfo, Models
 
@@ -159,7 +160,7 @@ def scan(
 ) -> tuple[list[str], Work]:
     """A scanned head to fit from one photo and from five: items "1" and "5", and what measures one into its folder.
 
-    ``error_mm``: mean distance of the scan's points to the neutral skin (`headscan.scan_error`); ``expressed_mm``: to
+    ``error_mm``: mean distance of the scan's surface to the neutral skin (`headscan.scan_error`); ``expressed_mm``: to
     the skin with the first photo's expression; ``mean_face_mm``: to the model's mean face. Five photos are taken from
     different sides (`SCAN_YAWS`) into a folder "photos-..." beside the items'.
     """
@@ -185,8 +186,8 @@ def scan(
             "mean_face_mm": np.asarray(models.shape.mean, np.float64),
         }
         measured = {kind: headscan.scan_error(read, models.shape, shape) for kind, shape in shapes.items()}
-        figures: dict[str, float | str] = {kind: float(apart.mean()) for kind, (apart, _) in measured.items()}
-        figures |= {"median_mm": float(np.median(measured["error_mm"][0])), "photos": len(paths), "size": size}
+        figures: dict[str, float | str] = {kind: field.mean() for kind, (field, _) in measured.items()}
+        figures |= {"median_mm": summary([measured["error_mm"][0]])["median"], "photos": len(paths), "size": size}
         figures |= {"seconds": result.seconds["observe"] + result.seconds["fit"]}
         truth = Surface(read.solid.vertices, np.asarray(read.solid.faces))
         tip = read.landmarks[NOSE_TIP]
@@ -243,10 +244,11 @@ def finished(rows: Mapping[str, Row], output: Path) -> tuple[dict[str, list[dict
 
 
 def tables(rows: Mapping[str, Row]) -> dict[str, list[dict[str, Any]]]:
-    """Means over the items: by number of photos, by size of the photos, and for single photos by yaw and by what hides
-    the face."""
+    """Means over the items: by number of photos and size, and for single photos of the largest size by yaw and by what
+    hides the face."""
     figures = [row.figures for row in rows.values()]
-    singles = [f for f in figures if f["photos"] == 1]
+    largest = max((f["size"] for f in figures), default=0)
+    singles = [f for f in figures if f["photos"] == 1 and f["size"] == largest]
     found = {
         "By number of photos and size": grouped(figures, lambda f: f"{f['photos']} x {f['size']} px"),
         "By yaw, one photo": grouped(singles, band),
@@ -279,13 +281,19 @@ def grouped(figures: Sequence[Mapping[str, Any]], key: Callable[[Mapping[str, An
     ]
 
 
+def fixed(figures: Mapping[str, Any], usual: Mapping[str, Any], varied: str) -> bool:
+    """Whether an item has the usual number of photos and size, but for the one that is `varied`."""
+    return all(figures[name] == value for name, value in usual.items() if name != varied)
+
+
 def charts(rows: Mapping[str, Row], output: Path) -> dict[str, str]:
     """Writes plots of the error against yaw, size and number of photos; title -> file name."""
     figures = [row.figures for row in rows.values()]
+    largest = max((f["size"] for f in figures), default=0)
     kinds = {"yaw": "yaw, degrees", "size": "side of the photo, pixels", "photos": "photos of a person"}
     made = {}
     for kind, label in kinds.items():
-        chosen = [f for f in figures if kind == "photos" or f["photos"] == 1]
+        chosen = [f for f in figures if fixed(f, {"photos": 1, "size": largest}, kind)]
         places = [float(f[kind]) if kind != "yaw" else 5.0 * round(float(f["yaw"]) / 5.0) for f in chosen]
         if len(set(places)) < 2:
             continue

@@ -3,10 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import trimesh
 
 from ganfit_jax import assets, camera, deviations, morphable, people
 from ganfit_jax.deviations import FLIP, Head, Pose
-from ganfit_jax.metrics import Similarity
+from ganfit_jax.metrics import Similarity, Surface
+from ganfit_jax.protocols import micc
 from ganfit_jax.types import Camera
 
 RNG = np.random.default_rng(0)
@@ -48,6 +50,29 @@ def test_the_same_head_in_another_frame_has_no_error(truth):
     assert figures["error_mm"] < 0.01 and figures["expression_mm"] < 0.01
     assert figures["pose_degrees"] < 0.1 and figures["light_degrees"] < 0.1
     assert figures["mean_face_mm"] > 0.3 and figures["no_expression_mm"] > 0.3
+
+
+def test_shape_error_of_a_moved_copy_is_zero_and_does_not_depend_on_the_mesh(model):
+    vertices = np.asarray(morphable.vertices(model, 0.8 * jnp.ones(len(model.identity_basis)),
+                                             jnp.zeros(len(model.expression_basis))), np.float64)  # fmt: skip
+    truth, mean = Head(model, vertices, ()), Head(model, np.asarray(model.mean, np.float64), ())
+    turn = np.array([[0.96, -0.28, 0.0], [0.28, 0.96, 0.0], [0.0, 0.0, 1.0]])
+    moved = truth._replace(vertices=1.2 * vertices @ turn.T + np.array([5.0, -8.0, 20.0]))
+    assert deviations.shape_error(moved, truth).mean() == pytest.approx(0, abs=5e-3)
+    found = deviations.shape_error(mean, truth)
+    assert 0.3 < found.mean() < 20
+    assert found.mean() == pytest.approx(0.5 * (found.forward.mean() + found.backward.mean()))
+    # The same surface with every triangle below the eyes cut into four: the model's vertices lie densely at the eyes.
+    ours, theirs = deviations.marked(model, mean.vertices), deviations.marked(model, vertices)
+    faces = theirs.surface.faces
+    low = theirs.surface.vertices[faces].mean(1)[:, 1] < -15.0
+    mesh = trimesh.Trimesh(theirs.surface.vertices, faces, process=False).subdivide(np.flatnonzero(low))
+    finer = theirs._replace(surface=Surface(np.asarray(mesh.vertices), np.asarray(mesh.faces)))
+    assert len(finer.surface.vertices) > 1.5 * len(theirs.surface.vertices)
+    again = micc(ours, finer, kinds=("similarity",))["similarity"]
+    assert again.mean() == pytest.approx(found.mean(), rel=0.02)
+    plain = [each.forward.distances.mean() for each in (found, again)]
+    assert abs(plain[1] / plain[0] - 1) > 0.05, "means over vertices do depend on it"
 
 
 def test_known_angles_are_found(truth):

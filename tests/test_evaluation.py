@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ganfit_jax import assets, energy, evaluation, morphable, recognition
+from ganfit_jax import assets, energy, evaluation, recognition
 from ganfit_jax.config import SecondRender
 from ganfit_jax.detectors import detector
 from ganfit_jax.errors import InputError
@@ -78,18 +78,6 @@ def test_synthetic_people_differ_and_are_reproducible(models):
     assert float(jnp.abs(one.identity.shape - other.identity.shape).mean()) > 0.5
     assert float(jnp.abs(one.views.camera.rotation[0] - one.views.camera.rotation[1]).max()) > 1e-3
     assert one.views.expression.min() >= 0 and one.views.expression.max() <= 1
-
-
-def test_shape_error_of_a_moved_copy_is_zero_and_of_the_mean_face_is_not(models):
-    model = models.shape
-    none = jnp.zeros(len(model.expression_basis))
-    truth = np.asarray(morphable.vertices(model, 0.8 * jnp.ones(len(model.identity_basis)), none))
-    turn = np.array([[0.96, -0.28, 0.0], [0.28, 0.96, 0.0], [0.0, 0.0, 1.0]])
-    moved = np.float32(1.2 * truth @ turn.T + np.array([5.0, -8.0, 20.0]))
-    assert evaluation.shape_error(model, moved, truth).mean == pytest.approx(0, abs=5e-3)
-    mean = evaluation.shape_error(model, np.asarray(model.mean), truth)
-    assert 0.3 < mean.mean < 20
-    assert mean.mean == pytest.approx(0.5 * (mean.forward + mean.backward))
 
 
 def test_our_embedding_agrees_with_dlibs_library():

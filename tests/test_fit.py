@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ganfit_jax import assets, config, energy, evaluation, morphable, recognition
+from ganfit_jax import assets, config, deviations, energy, evaluation, morphable, recognition
 from ganfit_jax.camera import project
 from ganfit_jax.config import Config, SecondRender
+from ganfit_jax.deviations import Head
 from ganfit_jax.energy import like_photo
 from ganfit_jax.fit import active, as_arrays, compiled_start, fit, landmark_model, run_stage
 from ganfit_jax.types import Camera, LinearTexture, Models, Observation
@@ -208,8 +209,8 @@ def test_a_fit_of_a_synthetic_photo_comes_near_the_truth(models):
     fitted = fit(observations, models, settings, jax.random.key(0))
     none = 0.0 * truth.views.expression[0]
     shapes = [morphable.vertices(models.shape, p, none) for p in (truth.identity.shape, fitted.params.identity.shape)]
-    error = evaluation.shape_error(models.shape, np.asarray(shapes[1]), np.asarray(shapes[0])).mean
-    before = evaluation.shape_error(models.shape, np.asarray(models.shape.mean), np.asarray(shapes[0])).mean
+    heads = [Head(models.shape, np.asarray(x, np.float64), ()) for x in (*shapes, models.shape.mean)]
+    error, before = (deviations.shape_error(head, heads[0]).mean() for head in heads[1:])
     assert error < 0.75 * before
     assert fitted.trace["full/pixel"][-5:].mean() < 0.5 * fitted.trace["colour/pixel"][0]
 

@@ -45,9 +45,10 @@ def test_a_scan_comes_to_our_frame_and_a_copy_has_no_error(model, files):
     find, mean = detector("dlib"), np.asarray(model.mean, np.float64)
     scan = headscan.read_scan(files / "head.obj", files / "head.png", model, find)
     assert np.linalg.norm(scan.solid.vertices - mean, axis=1).mean() < 3, "as exact as the detector"
-    apart, motion = headscan.scan_error(scan, model, mean)
-    assert apart.mean() < 0.05 and motion(mean) == pytest.approx(scan.solid.vertices, abs=0.3)
-    counted = headscan.counted(scan)
+    field, motion = headscan.scan_error(scan, model, mean)
+    assert field.mean() < 0.05 and motion(mean) == pytest.approx(scan.solid.vertices, abs=0.3)
+    counted, areas = headscan.counted(scan)
+    assert areas.sum() == pytest.approx(field.areas.sum()) and 10000 < areas.sum() < 40000, "mm^2 of a face"
     assert 1000 < len(counted) < 8000
     tip, eye = scan.landmarks[30], scan.landmarks[36:42].mean(0)
     assert np.linalg.norm(counted - tip, axis=1).max() < 75 and np.linalg.norm(counted - eye, axis=1).min() > 19

@@ -53,10 +53,16 @@ def pretend_fit(monkeypatch, models, seeds):
         return np.eye(26)["abcdefghijklmnopqrstuvwxyz".index(who[0])] + 0.01
 
     monkeypatch.setattr(measure, "fitted", fitted)
-    monkeypatch.setattr(measure, "neutral", ball)
+    monkeypatch.setattr(measure, "neutral_face", ball)
     monkeypatch.setattr(measure, "embedding", embedding)
-    monkeypatch.setattr(measure, "read_photo", lambda path: np.full((8, 8, 3), 0.5))
+    monkeypatch.setattr(measure, "read_photo", read)
     return asked
+
+
+def read(path):
+    if "useless" in str(path):
+        raise InputError(f"{path}: no picture")
+    return np.full((8, 8, 3), 0.5)
 
 
 def ball(model, params):
@@ -103,7 +109,11 @@ def test_a_manifest_with_broken_files(tmp_path, monkeypatch, models, capsys):
     scans.write_scan(rival, "ann", ball(models.shape, person(models, 7)))
     scans.write_scan(rival, "bob", ball(models.shape, person(models, 8)))[1].unlink()
     save_png(rival / "ann.png", np.full((8, 8, 3), 0.5))
-    tools = tools_of(models, (Rival("rival", rival, 1.0),))
+    (useless := tmp_path / "useless").mkdir()
+    nowhere = ball(models.shape, person(models, 7))._replace(landmarks=np.full((68, 3), np.nan))
+    scans.write_scan(useless, "ann", nowhere)
+    (useless / "ann.png").write_bytes(b"no picture")
+    tools = tools_of(models, (Rival("rival", rival, 1.0), Rival("useless", useless, 1.0)))
     chosen, failed = cases.manifest_cases(manifest)
     task = tasks.people_task("People", chosen, failed, tools)
     output.mkdir()
@@ -121,8 +131,11 @@ def test_a_manifest_with_broken_files(tmp_path, monkeypatch, models, capsys):
         and ann["rival: cosine" if "rival: cosine" in ann else "rival: distance"] >= 0
     )
     assert "bob.obj: no landmarks" in bob["rival failed"] and "rival: similarity mm" not in bob
+    assert ann["useless failed"] and "useless: similarity mm" not in ann and "useless: cosine" not in ann
     lines = {line["method"]: line for line in data["tables"]["Geometry"]}
-    assert lines["ganfit"]["people"] == 2 and lines["rival"]["people"] == 1
+    assert lines["ganfit"]["people"] == 2 and lines["rival"]["people"] == 1 and "useless" not in lines
+    common = {line["method"]: line for line in data["tables"]["Geometry, the 1 that every method has"]}
+    assert common["ganfit"]["people"] == common["rival"]["people"] == 1
     identity = next(table for title, table in data["tables"].items() if title.startswith("Identity"))
     assert next(line for line in identity if line["render"] == "ganfit")["nearest photo is right, %"] == 100.0
     assert data["tables"]["Time and memory"][0]["seconds a photo"] == 2.0
@@ -132,10 +145,32 @@ def test_a_manifest_with_broken_files(tmp_path, monkeypatch, models, capsys):
     assert tasks.run(task, output, "command", iter) and asked[4:] == ["cut", "flat"], "only what failed is tried again"
     (output / "ann" / "measured.npz").unlink()
     (output / "bob" / "scan.png").unlink()
+    with manifest.open("a") as file:
+        file.write("\n# a remark\n")
     assert tasks.run(task, output, "command", iter) and asked[6:] == ["ann", "bob", "cut", "flat"]
     other = tools._replace(config=Config(size=SIZE, seed=3))
     assert tasks.run(tasks.people_task("People", chosen[:1], {}, other), output, "command", iter)
     assert asked[10:] == ["ann"], "figures of other settings do not count"
+    for change in (
+        lambda: scans.write_scan(rival, "ann", ball(models.shape, person(models, 9))),
+        lambda: (tmp_path / "ann.jpg").write_bytes(b"another photo"),
+    ):
+        del asked[:]
+        change()
+        assert tasks.run(tasks.people_task("People", chosen[:1], {}, other), output, "command", iter)
+        assert tasks.run(tasks.people_task("People", chosen[:1], {}, other), output, "command", iter)
+        assert asked == ["ann"], "nor do those of other files"
+
+
+def test_photos_without_a_face_are_left_out(tmp_path, models, monkeypatch):
+    monkeypatch.setattr(measure, "read_photo", lambda path: Path(path).name)
+    find = Detector("some", lambda name: [1] if name in ("b.jpg", "c.jpg") else [])
+    tools = tools_of(models)._replace(find=find)
+    photos = tuple(tmp_path / f"{letter}.jpg" for letter in "abcd")
+    case, unseen = measure.with_faces(cases.Case("x", photos), tools)
+    assert case.photos == photos[1:3] and unseen == ["a.jpg", "d.jpg"]
+    for whole in (photos[:1], photos[::3]):  # the fit says what is wrong with them
+        assert measure.with_faces(cases.Case("x", whole), tools) == (cases.Case("x", whole), [])
 
 
 def test_nothing_that_works_is_an_error_at_the_end(tmp_path, monkeypatch, models):
@@ -182,6 +217,9 @@ def test_rivals_from_the_command_line(tmp_path):
     ):
         with pytest.raises(InputError, match=match):
             measure.read_rival(text)
+    (tmp_path / "scan").mkdir()
+    with pytest.raises(InputError, match="--fits: scan twice, expected folders of different names, none of them of "):
+        measure.load_tools(Config(), fits=[str(tmp_path / "scan")])
 
 
 @pytest.mark.slow
