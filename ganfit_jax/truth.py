@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ganfit_jax import assets, deviations, headscan, people, picture, plots, results, scans, studio, texture
+from ganfit_jax import assets, deviations, headscan, people, picture, pigment, plots, results, scans, studio, texture
 from ganfit_jax.cases import REQUIRED
 from ganfit_jax.config import Config
 from ganfit_jax.deviations import Head, Pose
@@ -36,6 +36,7 @@ SCAN_LIGHT = studio.Lighting(
     np.full(3, 0.35),
 )
 BANDS = (0.0, 15.0, 30.0, 45.0, 60.0, 90.0)  # degrees of yaw
+ASIDE, DARK = 35.0, 2.8  # degrees between light and camera; density of the skin: where tables divide the people
 COLUMNS = ("error_mm", "mean_face_mm", "expression_mm", "no_expression_mm", "pose_degrees", "light_degrees", "seconds")
 
 Work = Callable[[str, Path], Row]
@@ -98,6 +99,8 @@ def synthetic(
             "size": size,
             "yaw": float(np.mean([abs(shot.yaw) for shot in shots])),
             "passed_over": tried - count,
+            "aside": float(np.mean([deviations.degrees(float(pose.light[2])) for pose in poses])),
+            "skin": darkness(person.albedo),
             "hidden": float(np.mean([shot.hand is not None or person.frame is not None for shot in shots])),
         }
         return Row(figures, show(result, folder, truth, marks[NOSE_TIP], error.alignment))
@@ -108,6 +111,12 @@ def synthetic(
         for size in settings.sizes
         for number in range(settings.people)
     ], work
+
+
+def darkness(albedo: np.ndarray) -> float:
+    """`pigment.level` of a map."""
+    small = albedo[:: albedo.shape[0] // 256, :: albedo.shape[0] // 256] if albedo.shape[0] > 256 else albedo
+    return pigment.level(small, pigment.skin_texels(small.shape[0]))
 
 
 def drawing(settings: Settings) -> Settings:
@@ -244,14 +253,16 @@ def finished(rows: Mapping[str, Row], output: Path) -> tuple[dict[str, list[dict
 
 
 def tables(rows: Mapping[str, Row]) -> dict[str, list[dict[str, Any]]]:
-    """Means over the items: by number of photos and size, and for single photos of the largest size by yaw and by what
-    hides the face."""
+    """Means over the items: by number of photos and size, and for single photos of the largest size by yaw, by the
+    light's direction, by how dark the skin is (`pigment.level`) and by what hides the face."""
     figures = [row.figures for row in rows.values()]
     largest = max((f["size"] for f in figures), default=0)
     singles = [f for f in figures if f["photos"] == 1 and f["size"] == largest]
     found = {
         "By number of photos and size": grouped(figures, lambda f: f"{f['photos']} x {f['size']} px"),
         "By yaw, one photo": grouped(singles, band),
+        "By light, one photo": grouped(singles, lambda f: bound(f["aside"], ASIDE, "degrees from the camera")),
+        "By skin, one photo": grouped(singles, lambda f: bound(f["skin"], DARK, "density of melanin")),
         "By what hides the face, one photo": grouped(
             singles, lambda f: "glasses or hand" if f["hidden"] else "nothing"
         ),
@@ -263,6 +274,11 @@ def band(figures: Mapping[str, Any]) -> str:
     """The band of yaw, degrees."""
     index = int(np.clip(np.searchsorted(BANDS, figures["yaw"], side="right"), 1, len(BANDS) - 1))
     return f"{BANDS[index - 1]:g} to {BANDS[index]:g} degrees"
+
+
+def bound(value: float, limit: float, what: str) -> str:
+    """On which side of a limit a value is."""
+    return f"{'up to' if value <= limit else 'more than'} {limit:g} {what}"
 
 
 def grouped(figures: Sequence[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], str]) -> list[dict[str, Any]]:

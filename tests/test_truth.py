@@ -104,7 +104,7 @@ def test_photos_belong_to_their_settings(loaded, tmp_path, monkeypatch):
 
 def row(error, photos=1, size=512, yaw=10.0, hidden=0.0):
     figures = dict.fromkeys(truth.COLUMNS, 1.0) | {"error_mm": error, "photos": photos, "size": size, "yaw": yaw}
-    return Row(figures | {"hidden": hidden}, {})
+    return Row(figures | {"hidden": hidden, "aside": 2 * yaw, "skin": 2.0 * error}, {})
 
 
 def test_tables_and_charts_by_hand(tmp_path):
@@ -122,6 +122,10 @@ def test_tables_and_charts_by_hand(tmp_path):
     assert bands == {"0 to 15 degrees": 1.0, "15 to 30 degrees": 2.0}, "of the largest size"
     hides = {r["group"]: r["error_mm"] for r in tables["By what hides the face, one photo"]}
     assert hides == {"nothing": 1.0, "glasses or hand": 2.0}
+    light = {r["group"]: r["error_mm"] for r in tables["By light, one photo"]}
+    assert light == {"up to 35 degrees from the camera": 1.0, "more than 35 degrees from the camera": 2.0}
+    skin = {r["group"]: r["error_mm"] for r in tables["By skin, one photo"]}
+    assert skin == {"up to 2.8 density of melanin": 1.0, "more than 2.8 density of melanin": 2.0}
     charts = truth.charts(rows, tmp_path)
     assert sorted(charts.values()) == ["error_photos.png", "error_size.png", "error_yaw.png"]
     assert all((Path(tmp_path) / name).is_file() for name in charts.values())
