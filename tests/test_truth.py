@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ganfit_jax import assets, cases, deviations, gallery, landmarks, people, pipeline, scans, truth
+from ganfit_jax import assets, cases, deviations, gallery, landmarks, people, pipeline, scans, truth, truth_report
 from ganfit_jax.camera import project
 from ganfit_jax.config import Config
 from ganfit_jax.errors import InputError
@@ -103,7 +103,7 @@ def test_photos_belong_to_their_settings(loaded, tmp_path, monkeypatch):
 
 
 def row(error, photos=1, size=512, yaw=10.0, hidden=0.0):
-    figures = dict.fromkeys(truth.COLUMNS, 1.0) | {"error_mm": error, "photos": photos, "size": size, "yaw": yaw}
+    figures = dict.fromkeys(truth_report.COLUMNS, 1.0) | {"error_mm": error, "photos": photos, "size": size, "yaw": yaw}
     return Row(figures | {"hidden": hidden, "aside": 2 * yaw, "skin": 2.0 * error}, {})
 
 
@@ -114,7 +114,7 @@ def test_tables_and_charts_by_hand(tmp_path):
         "c": row(3.0, size=256, yaw=45.0),
         "d": row(0.5, photos=4, yaw=20.0),
     }
-    tables = truth.tables(rows)
+    tables = truth_report.tables(rows)
     first = {r["group"]: (r["items"], r["error_mm"]) for r in tables["By number of photos and size"]}
     assert first == {"1 x 256 px": (1, 3.0), "1 x 512 px": (2, 1.5), "4 x 512 px": (1, 0.5)}
     assert tables["By number of photos and size"][1]["error_std"] == 0.5
@@ -126,10 +126,10 @@ def test_tables_and_charts_by_hand(tmp_path):
     assert light == {"up to 35 degrees from the camera": 1.0, "more than 35 degrees from the camera": 2.0}
     skin = {r["group"]: r["error_mm"] for r in tables["By skin, one photo"]}
     assert skin == {"up to 2.8 density of melanin": 1.0, "more than 2.8 density of melanin": 2.0}
-    charts = truth.charts(rows, tmp_path)
+    charts = truth_report.charts(rows, tmp_path)
     assert sorted(charts.values()) == ["error_photos.png", "error_size.png", "error_yaw.png"]
     assert all((Path(tmp_path) / name).is_file() for name in charts.values())
-    assert truth.tables({}) == {} and truth.charts({}, tmp_path) == {}
+    assert truth_report.tables({}) == {} and truth_report.charts({}, tmp_path) == {}
 
 
 def test_landmarks_of_the_true_camera_lie_in_the_photo(loaded):
