@@ -5,6 +5,7 @@
 
 A variant changes settings of `ganfit_jax/config.py`, named by dotted keys; "photos" uses only the first so many photos
 of each item. "full", the settings as they are, always runs first; variants that change nothing are left out.
+"one photo" has cells for items with several photos only: `ablation_photos.py` makes such.
 """
 
 from typing import Any
