@@ -55,10 +55,10 @@ def people_task(tools: measure.Tools, output: Path) -> tasks.Task:
     return tasks.people_task(f"Evaluation: {FLAGS.task}", chosen[: FLAGS.limit or None], failed, tools)
 
 
-def whole_numbers(name: str) -> tuple[int, ...]:
-    if not all(text.strip().isdigit() and int(text) for text in FLAGS[name].value):
-        raise InputError(f"--{name}={','.join(FLAGS[name].value)}: expected whole numbers above 0")
-    return tuple(int(text) for text in FLAGS[name].value)
+def whole_numbers(name: str, given: list[str]) -> tuple[int, ...]:
+    if not all(text.strip().isdigit() and int(text) for text in given):
+        raise InputError(f"--{name}={','.join(given)}: expected whole numbers above 0")
+    return tuple(int(text) for text in given)
 
 
 def truth_task(tools: measure.Tools) -> tasks.Task:
@@ -68,7 +68,7 @@ def truth_task(tools: measure.Tools) -> tasks.Task:
         head = Path(FLAGS.mesh or "--mesh"), Path(FLAGS.colours or "--colours")
         names, work = truth.scan(models, infos, find, config, *head)
         return tasks.plain_task("A scanned head", names, work, str((head, config, sources)))
-    counts, sizes = whole_numbers("counts"), whole_numbers("sizes")
+    counts, sizes = whole_numbers("counts", FLAGS.counts), whole_numbers("sizes", FLAGS.sizes)
     settings = people.Settings(
         FLAGS.people or 20, counts, sizes, shape_model=FLAGS.people_model, texture_maps=FLAGS.people_maps
     )
