@@ -1,10 +1,10 @@
 """The paper's ablation, each of its losses left out (in all stages), and the texture model: for a figure.
 
-    python experiments/ablate.py --synthetic=3 --judge=mobilefacenet.npz \\
+    python experiments/ablate.py --photos= --synthetic=4 --judge=mobilefacenet.npz \\
         --variants=experiments/configs/ablation_losses.py --output=runs/ablation_losses
 
-The astronaut and three synthetic people; expected: half a minute a cell on two CPU cores, and up to two minutes of
-compilation for each variant. `ablation.py` has all variants.
+Four synthetic people (without --photos= the astronaut, too); expected: half a minute a cell on two CPU cores, and up to
+two minutes of compilation for each variant. `ablation.py` has all variants.
 """
 
 from typing import Any
