@@ -25,6 +25,7 @@ from ganfit_jax import cases, measure, people, results, tasks, truth
 from ganfit_jax.__main__ import cache_compilations
 from ganfit_jax.config import Config
 from ganfit_jax.errors import InputError, one_line
+from ganfit_jax.export import hashes
 
 FLAGS = flags.FLAGS
 PHOTO = Path(__file__).resolve().parents[1] / "examples" / "astronaut.png"
@@ -63,7 +64,7 @@ def whole_numbers(name: str, given: list[str]) -> tuple[int, ...]:
 
 def truth_task(tools: measure.Tools) -> tasks.Task:
     models, infos, find, config = tools.models, tools.infos, tools.find, FLAGS.config
-    sources = find.name, {role: info.sha256 for role, info in infos.items()}
+    sources = find.name, hashes(infos)
     if FLAGS.task == "scan":
         head = Path(FLAGS.mesh or "--mesh"), Path(FLAGS.colours or "--colours")
         names, work = truth.scan(models, infos, find, config, *head)

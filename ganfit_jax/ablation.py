@@ -23,7 +23,7 @@ from ganfit_jax import texture
 from ganfit_jax.config import Config
 from ganfit_jax.errors import InputError
 from ganfit_jax.evaluation import attempt, side_view
-from ganfit_jax.export import save_fit
+from ganfit_jax.export import hashes, save_fit
 from ganfit_jax.gallery import Row, kept
 from ganfit_jax.landmarks import Detector, landmark_error
 from ganfit_jax.observe import choose_face
@@ -228,7 +228,7 @@ def run(
 
         settings = {
             "config": dataclasses.asdict(variant.config),
-            "models": {role: info.sha256 for role, info in infos.items()},
+            "models": hashes(infos),
             "photos": [(path.name, path.stat().st_size) for path in photos],
             "judges": {name: network.spec.name for name, network in judges.networks.items()} | {"": judges.find.name},
             "truth": item.truth is not None,

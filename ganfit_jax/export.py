@@ -110,6 +110,11 @@ def save_fit(
     write_arrays(path, arrays)
 
 
+def hashes(infos: Mapping[str, ModelInfo]) -> dict[str, str]:
+    """Role of a model -> the hash of its file: figures of other models do not count."""
+    return {role: info.sha256 for role, info in infos.items()}
+
+
 def load_fit(path: str | Path) -> StoredFit:
     """Reads what `save_fit` wrote. Raises `InputError` with one line for anything else."""
     try:

@@ -20,7 +20,7 @@ from ganfit_jax.config import Config
 from ganfit_jax.detectors import detector
 from ganfit_jax.errors import InputError
 from ganfit_jax.evaluation import attempt, describe, dlib_network, side_view
-from ganfit_jax.export import load_fit
+from ganfit_jax.export import hashes, load_fit
 from ganfit_jax.files import write_arrays, write_bytes
 from ganfit_jax.gallery import Row, plain
 from ganfit_jax.landmarks import Detector
@@ -118,9 +118,8 @@ def settings_of(case: Case, tools: Tools) -> str:
     theirs = [path for rival in tools.rivals for path in sorted(rival.folder.glob(f"{glob.escape(case.name)}.*"))]
     files = [*case.photos, *(file for pair in case.scans for file in pair), *theirs]
     stamps = [(str(file), file.stat().st_size, file.stat().st_mtime) for file in files if file.is_file()]
-    models = {role: info.sha256 for role, info in tools.infos.items()}
     judges = [tools.judge.spec.name, tools.judge_sha256, tools.find.name]
-    values = [plain(case._replace(source="")), stamps, dataclasses.asdict(tools.config), models, judges]
+    values = [plain(case._replace(source="")), stamps, dataclasses.asdict(tools.config), hashes(tools.infos), judges]
     return json.dumps([*values, plain(tools.rivals)])
 
 
@@ -201,9 +200,7 @@ def fitted(case: Case, tools: Tools, folder: Path) -> Params:
     settings = json.loads(json.dumps(dataclasses.asdict(tools.config), default=str))
     try:
         stored = load_fit(folder / "fit.npz")
-        same = {role: info.sha256 for role, info in stored.infos.items()} == {
-            role: info.sha256 for role, info in tools.infos.items()
-        }
+        same = hashes(stored.infos) == hashes(tools.infos)
         photos = [str(photo) for photo in case.photos]
         if same and stored.config == settings and stored.extra["photos"].tolist() == photos:
             return stored.params
