@@ -39,6 +39,7 @@ flags.DEFINE_multi_string("fits", [], "Folder of another program's NAME.obj and 
 flags.DEFINE_integer("people", None, "Number of synthetic people; 3 in the example, 20 in the task of that name.")
 flags.DEFINE_list("counts", ["1"], "Numbers of photos a person, each of which is fitted (synthetic).")
 flags.DEFINE_list("sizes", ["512"], "Sides of the photos, pixels (synthetic).")
+flags.DEFINE_integer("first_seed", 1000, "Another number draws other people (synthetic).")
 flags.DEFINE_string("people_model", "", "Whose people they are: a shape model; the fit's own by default (synthetic).")
 flags.DEFINE_string("people_maps", "", "Folder of their albedo maps; drawn by default (synthetic).")
 flags.DEFINE_string("mesh", None, "A head's scan with texture coordinates, y up, facing +z (scan).")
@@ -71,7 +72,12 @@ def truth_task(tools: measure.Tools) -> tasks.Task:
         return tasks.plain_task("A scanned head", names, work, str((head, config, sources)))
     counts, sizes = whole_numbers("counts", FLAGS.counts), whole_numbers("sizes", FLAGS.sizes)
     settings = people.Settings(
-        FLAGS.people or 20, counts, sizes, shape_model=FLAGS.people_model, texture_maps=FLAGS.people_maps
+        FLAGS.people or 20,
+        counts,
+        sizes,
+        shape_model=FLAGS.people_model,
+        texture_maps=FLAGS.people_maps,
+        first_seed=FLAGS.first_seed,
     )
     names, work = truth.synthetic(models, infos, find, config, settings)
     chosen = str((truth.drawing(settings), config, sources))

@@ -29,8 +29,8 @@ class Weights:
     pixel: float = 25.0
     landmark: float = 0.05
     shape: float = 0.0025
-    expression: float = 0.06
-    texture: float = 0.002
+    expression: float = 0.12
+    texture: float = 0.0007
     light: float = 1.0
 
 
@@ -57,6 +57,7 @@ class Stage:
     rates: Rates = dataclasses.field(default_factory=Rates)
     final_rate: float = 0.1  # the cosine schedule ends at this fraction of the rates
     landmark: float = 1.0  # multiplies the landmark weight in this stage
+    pixel: float = 1.0  # multiplies the pixel weight
     detail: bool = True  # False: of a generator with a linear path, the path alone is fitted
 
 
@@ -76,18 +77,20 @@ class SecondRender:
 
 def _align() -> Stage:
     rates = Rates(shape=0.05, expression=0.02, rotation=0.01, translation=0.005)
-    return Stage("align", 80, ("landmark", "shape", "expression"), rates, landmark=10.0)
+    return Stage("align", 80, ("landmark", "shape", "expression"), rates, landmark=3.3)
 
 
 def _colour() -> Stage:
-    rates = Rates(shape=0.05, texture=0.08, expression=0.015, rotation=0.003, translation=0.001, light=0.02)
+    rates = Rates(
+        shape=0.05, texture=0.08, expression=0.015, rotation=0.003, translation=0.001, focal=0.005, light=0.02
+    )
     terms = ("pixel", "landmark", "shape", "expression", "texture", "light")
-    return Stage("colour", 100, terms, rates, final_rate=0.5, detail=False)
+    return Stage("colour", 160, terms, rates, final_rate=0.5, landmark=0.33, pixel=4.0, detail=False)
 
 
 def _full() -> Stage:
     rates = Rates(
-        shape=0.015, texture=0.06, expression=0.01, rotation=0.002, translation=0.0006, focal=0.002, light=0.012
+        shape=0.006, texture=0.06, expression=0.01, rotation=0.002, translation=0.0006, focal=0.002, light=0.012
     )
     return Stage("full", 70, TERMS, rates)
 
@@ -106,6 +109,7 @@ class Config:
     seed: int = 0
     chunk: int = 10  # steps between two reports
     texture_norm: float = 0.0  # the texture term draws the latent's length to so many sqrt(n); 1 = as drawn in training
+    saturation: float = 0.1  # colour difference, in [0, 1], about which the pixel term stops growing; large = plain L1
     stiffness: float = 8.0  # multiplies the expression prior of the units named next
     stiff: tuple[str, ...] = ("noseSneer", "eyeLook", "jawForward", "cheekPuff", "tongueOut")
     weights: Weights = dataclasses.field(default_factory=Weights)
@@ -147,6 +151,7 @@ def paper() -> Config:
     rates = Rates(rate, rate, rate, rotation=0.002, translation=0.0006, focal=0.002, light=rate)
     return Config(
         size=512,
+        saturation=10.0,
         recogniser="arcface_iresnet50.npz",
         detector="face-alignment",
         weights=Weights(

@@ -30,6 +30,7 @@ class Static(NamedTuple):
     second_size: int  # side of the second render, pixels
     texture_norm: float = 0.0  # `losses.latent_prior`
     detail: bool = True  # `texture.decode`
+    saturation: float = 0.1  # `losses.pixel`
 
 
 def random_view(key: PRNGKeyArray, n_expressions: int, spread: dict[str, Array]) -> View:
@@ -114,7 +115,7 @@ def energy(
             image = like_photo(rendered.image, observed.image)
             if "pixel" in names:
                 weight = jnp.where(rendered.coverage > 0.99, 1.0, 0.0) * observed.mask
-                terms["pixel"] = losses.pixel(image, observed.image, weight)
+                terms["pixel"] = losses.pixel(image, observed.image, weight, static.saturation)
             if names & CHIP_TERMS:
                 chip = chip_of(models, image, points)
         if "expression" in names:

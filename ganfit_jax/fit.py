@@ -67,8 +67,9 @@ def rate_tree(rates: Rates, photos: int) -> Params:
 
 def active(weights: Weights, stage: Stage) -> dict[str, float]:
     """The terms of a stage that have a weight, with it."""
-    named = {name: float(getattr(weights, name)) for name in stage.terms}
-    return {name: value * (stage.landmark if name == "landmark" else 1.0) for name, value in named.items() if value}
+    factors = {"landmark": stage.landmark, "pixel": stage.pixel}
+    named = {name: float(getattr(weights, name)) * factors.get(name, 1.0) for name in stage.terms}
+    return {name: value for name, value in named.items() if value}
 
 
 def step(
@@ -152,7 +153,7 @@ def run_stage(
     moments = jax.vmap(ADAM.init)(params) if people else ADAM.init(params)
     # Explicit types: a weakly typed first state would compile the program twice.
     state = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), State(params, moments, jnp.zeros(people)))
-    static = Static(config.size, config.second.size, config.texture_norm, stage.detail)
+    static = Static(config.size, config.second.size, config.texture_norm, stage.detail, config.saturation)
     run = partial(compiled_people_chunk if people else compiled_chunk, static=static)
     spans = [slice(i, i + config.chunk) for i in range(0, stage.steps, config.chunk)]
     parts = [(keys[..., span], scales[span]) for span in spans]

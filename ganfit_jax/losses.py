@@ -37,7 +37,7 @@ def pixel(
     rendered: Float[Array, "h w 3"],
     observed: Float[Array, "h w 3"],
     weight: Float[Array, "h w"],
-    saturation: float = 0.5,
+    saturation: float = 0.1,
 ) -> Float[Array, ""]:
     """Weighted mean of a saturating L1 distance (paper: L_pix = ||I^0 - I^R||_1).
 

@@ -1,4 +1,7 @@
-"""What hides skin: hair and background by colour, glasses by a small linear classifier. Plain numpy, once a photo."""
+"""What hides skin: hair and background by colour, hands by unsteady landmarks, glasses by a small linear classifier.
+
+Plain numpy, once a photo.
+"""
 
 from importlib import resources
 from typing import Any
@@ -68,6 +71,25 @@ def skin_weight(
     likely = np.clip(2.5 * likely - 1.25, 0.0, 1.0)
     centre = centre_mask(landmarks, size, reach)
     return connected(np.maximum(likely, centre), centre > 0, max(1, size // 128))
+
+
+def lower_face_weight(
+    landmarks: Float[np.ndarray, "68 2"], confidence: Float[np.ndarray, "68"], size: int
+) -> Float[np.ndarray, "s s"]:
+    """Weight in [0, 1] of each pixel: 1 above the base of the nose; below it 0 where something, often a hand, hides the
+    mouth.
+
+    A hand has the colour of skin, but it unsettles the mouth's points: their mean confidence over the larger of nose's
+    and eyes', as fits weigh points (`observe.sharpened`), was at most 0.32 in eight of ten photos with a hand at the
+    mouth, and at least 0.47 in 92 photos without. From 0.25 to 0.45 the weight rises from 0 to 1.
+    """
+    mouth, nose, eyes = (float(confidence[part].mean()) for part in (slice(48, 68), slice(27, 36), slice(36, 48)))
+    believed = float(np.clip((mouth / max(nose, eyes, 1e-6) - 0.25) / 0.2, 0, 1))
+    across = landmarks[45] - landmarks[36]
+    down = np.array([-across[1], across[0]]) / max(float(across @ across), 1e-6)  # 1 = the distance of the eyes
+    x, y = np.mgrid[:size, :size][::-1] + 0.5
+    depth = (x - landmarks[33, 0]) * down[0] + (y - landmarks[33, 1]) * down[1]
+    return np.float32(1 - (1 - believed) * np.clip(depth / 0.1, 0, 1))
 
 
 def connected(

@@ -19,7 +19,7 @@ from ganfit_jax.fit import Callback, active, fit
 from ganfit_jax.landmarks import Detector, points_detector
 from ganfit_jax.morphable import fixed_jaw
 from ganfit_jax.observe import choose_face, observe, stack
-from ganfit_jax.occluders import skin_weight
+from ganfit_jax.occluders import lower_face_weight, skin_weight
 from ganfit_jax.photo import photo_size, read_photo
 from ganfit_jax.types import Fit, ModelInfo, Models, Observation
 
@@ -51,6 +51,8 @@ def check(config: Config) -> None:
             raise InputError(f"--{name}={value}: expected at least {bound}")
     if not config.focal > 0 or not config.second.focal > 0:
         raise InputError("--config.focal, --config.second.focal: expected more than 0")
+    if not config.saturation > 0:
+        raise InputError(f"--config.saturation={config.saturation}: expected more than 0")
     for name, value in vars(config.weights).items():
         if not 0 <= value < math.inf:
             raise InputError(f"--config.weights.{name}={value}: expected a number that is not negative")
@@ -83,8 +85,11 @@ def stiffness(config: Config, expressions: Sequence[str]) -> Float[Array, "n_e"]
 
 
 def skin_only(seen: Observation) -> Observation:
-    """The observation with what does not look like skin, around the middle of the face, taken out of its mask."""
-    skin = skin_weight(np.asarray(seen.image), np.asarray(seen.landmarks))
+    """The observation with what does not look like skin, around the middle of the face, taken out of its mask, and the
+    lower face where something hides the mouth."""
+    image, landmarks = np.asarray(seen.image), np.asarray(seen.landmarks)
+    skin = skin_weight(image, landmarks)
+    skin *= lower_face_weight(landmarks, np.asarray(seen.confidence), image.shape[0])
     return seen._replace(mask=seen.mask * jnp.asarray(skin))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from ganfit_jax import assets, config, deviations, energy, evaluation, morphable, recognition
 from ganfit_jax.camera import project
-from ganfit_jax.config import Config, SecondRender
+from ganfit_jax.config import Config, SecondRender, Stage
 from ganfit_jax.deviations import Head
 from ganfit_jax.energy import like_photo
 from ganfit_jax.fit import active, as_arrays, compiled_start, fit, landmark_model, run_stage
@@ -70,10 +70,10 @@ def scene(models):
     return truth, photograph(models, truth)
 
 
-def evaluate(models, params, observations, names, key=0):
+def evaluate(models, params, observations, names, key=0, static=STATIC):
     weights = {name: jnp.float32(1.0) for name in names}
     spread = as_arrays(SecondRender())
-    return energy.energy(params, observations, models, weights, jax.random.key(key), spread, STATIC)
+    return energy.energy(params, observations, models, weights, jax.random.key(key), spread, static)
 
 
 def primitives(jaxpr, found=None):
@@ -108,6 +108,23 @@ def test_a_weight_of_zero_removes_the_term(off):
     assert off in active(settings.weights, settings.full)
     setattr(settings.weights, off, 0.0)
     assert off not in active(settings.weights, settings.full)
+
+
+def test_a_stage_multiplies_the_weights_that_it_names():
+    settings = Config()
+    settings.weights.pixel, settings.weights.landmark, settings.weights.shape = 20.0, 0.5, 0.25
+    stage = Stage(terms=("pixel", "landmark", "shape"), landmark=0.5, pixel=3.0)
+    assert active(settings.weights, stage) == {"pixel": 60.0, "landmark": 0.25, "shape": 0.25}
+
+
+def test_the_saturation_of_the_pixel_term_is_a_setting(models, scene):
+    truth, observations = scene
+    dark = truth._replace(views=truth.views._replace(light=jax.tree.map(lambda x: 0.5 * x, truth.views.light)))
+    found = []
+    for saturation in (0.02, 10.0):
+        value = jax.jit(partial(evaluate, names=("pixel",), static=STATIC._replace(saturation=saturation)))
+        found.append(float(value(models, dark, observations)[1]["pixel"]))
+    assert found[0] < 0.02 < found[1]
 
 
 def test_without_network_terms_the_program_has_no_network(models, scene):

@@ -44,7 +44,8 @@ def test_content_against_loops():
     assert losses.content(zero, b) == pytest.approx(1.0, rel=1e-5)
 
 
-def test_pixel_against_loops():
+@pytest.mark.parametrize("saturation", [0.1, 0.5])
+def test_pixel_against_loops(saturation):
     a, b, w = (np.float32(RNG.uniform(size=s)) for s in ((3, 4, 3), (3, 4, 3), (3, 4)))
     total = 0.0
     for row in range(3):
@@ -53,17 +54,25 @@ def test_pixel_against_loops():
             for channel in range(3):
                 difference = float(a[row, column, channel]) - float(b[row, column, channel])
                 distance = (difference**2 + 1e-6) ** 0.5 - 1e-3
-                values.append(0.5 * (1 - np.exp(-distance / 0.5)))
+                values.append(saturation * (1 - np.exp(-distance / saturation)))
             total += w[row, column] * sum(values) / 3
     expected = total / (w.sum() + 1e-6)
-    assert losses.pixel(jnp.asarray(a), jnp.asarray(b), jnp.asarray(w)) == pytest.approx(expected, rel=1e-4)
+    found = losses.pixel(jnp.asarray(a), jnp.asarray(b), jnp.asarray(w), saturation)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_pixel_of_a_large_saturation_is_the_plain_distance():
+    a, b = (jnp.asarray(RNG.uniform(size=(3, 4, 3)), jnp.float32) for _ in range(2))
+    plain = float(jnp.mean(jnp.abs(a - b)))
+    assert losses.pixel(a, b, jnp.ones((3, 4)), 100.0) == pytest.approx(plain, abs=2e-3)
 
 
 def test_pixel_ignores_pixels_of_weight_zero_and_saturates():
     a, b = jnp.zeros((2, 2, 3)), jnp.ones((2, 2, 3))
     half = jnp.array([[1.0, 0.0], [0.0, 0.0]])
     assert losses.pixel(a.at[0, 0].set(1.0), b, half) == pytest.approx(0, abs=1e-6)
-    assert losses.pixel(a, b, half) < 0.5
+    assert losses.pixel(a, b, half) < 0.1
+    assert 0.1 < losses.pixel(a, b, half, 0.5) < 0.5
     assert losses.pixel(a, b, jnp.zeros((2, 2))) == 0
 
 

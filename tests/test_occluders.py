@@ -81,3 +81,30 @@ def test_gradient_histogram_against_loops():
         block = np.concatenate([cells[row, 0], cells[row, 1], cells[row + 1, 0], cells[row + 1, 1]])
         blocks.append(block / (np.linalg.norm(block) + 1e-3))
     assert occluders.gradient_histogram(grey) == pytest.approx(np.concatenate(blocks), rel=1e-5)
+
+
+def face_points(size=100.0):
+    """68 points of an upright face, good enough for what is above and below the nose."""
+    points = np.zeros((68, 2))
+    points[36], points[45], points[33] = (0.3 * size, 0.4 * size), (0.7 * size, 0.4 * size), (0.5 * size, 0.6 * size)
+    return points
+
+
+def test_a_hidden_mouth_takes_the_lower_face_out():
+    confidence = np.full(68, 0.6)
+    np.testing.assert_array_equal(occluders.lower_face_weight(face_points(), confidence, 100), 1)
+    confidence[48:] = 0.05
+    weight = occluders.lower_face_weight(face_points(), confidence, 100)
+    np.testing.assert_array_equal(weight[:60], 1)
+    np.testing.assert_array_equal(weight[65:], 0)
+    assert 0 < weight[61, 50] < 1
+    confidence[48:] = 0.35 * 0.6
+    np.testing.assert_allclose(occluders.lower_face_weight(face_points(), confidence, 100)[65:], 0.5, atol=1e-5)
+
+
+def test_the_lower_face_is_below_the_nose_of_a_tilted_head():
+    confidence = np.full(68, 0.6)
+    confidence[48:] = 0.0
+    upright = occluders.lower_face_weight(face_points(), confidence, 100)
+    turned = face_points()[:, ::-1] * [-1, 1] + [100, 0]  # a quarter turn: down is to the left
+    np.testing.assert_allclose(occluders.lower_face_weight(turned, confidence, 100), np.rot90(upright, -1), atol=1e-5)

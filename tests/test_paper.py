@@ -200,7 +200,7 @@ def loops_energy(models, params, observations, weights, key):
                 weight = observed.mask[row, column] * (float(drawn.coverage[row, column]) > 0.99)
                 difference = np.asarray(drawn.image[row, column], float) - observed.image[row, column]
                 distance = np.sqrt(difference**2 + 1e-6) - 1e-3
-                error += weight * np.mean(0.5 * (1 - np.exp(-distance / 0.5)))
+                error += weight * np.mean(STATIC.saturation * (1 - np.exp(-distance / STATIC.saturation)))
                 total += weight
         terms["pixel"] += share[n] * error / total
         terms["identity"] += share[n] * sum((np.asarray(seen.embedding) - observed.features.embedding) ** 2)

@@ -53,6 +53,11 @@ def test_a_missing_model_is_one_line_that_names_it(field):
     assert "\n" not in str(caught.value)
 
 
+def test_a_saturation_that_is_not_positive_is_refused():
+    with pytest.raises(InputError, match=r"--config\.saturation=0\.0: expected more than 0"):
+        pipeline.check(Config(saturation=0.0))
+
+
 def test_wrong_numbers_of_files():
     with pytest.raises(InputError, match="no photo was given"):
         pipeline.fit_photos([])
