@@ -89,7 +89,7 @@ def lower_face_weight(
     down = np.array([-across[1], across[0]]) / max(float(across @ across), 1e-6)  # 1 = the distance of the eyes
     x, y = np.mgrid[:size, :size][::-1] + 0.5
     depth = (x - landmarks[33, 0]) * down[0] + (y - landmarks[33, 1]) * down[1]
-    return np.float32(1 - (1 - believed) * np.clip(depth / 0.1, 0, 1))
+    return (1 - (1 - believed) * np.clip(depth / 0.1, 0, 1)).astype(np.float32)
 
 
 def connected(
