@@ -80,8 +80,9 @@ def lower_face_weight(
     mouth.
 
     A hand has the colour of skin, but it unsettles the mouth's points: their mean confidence over the larger of nose's
-    and eyes', as fits weigh points (`observe.sharpened`), was at most 0.32 in eight of ten photos with a hand at the
-    mouth, and at least 0.47 in 92 photos without. From 0.25 to 0.45 the weight rises from 0 to 1.
+    and eyes', as fits weigh points (`observe.sharpened`), was at most 0.32 in five of eight photos with a hand at the
+    face (0.57 or more in the others: fingers beside the mouth), and at least 0.47 in 78 photos without. From 0.25 to
+    0.45 the weight rises from 0 to 1.
     """
     mouth, nose, eyes = (float(confidence[part].mean()) for part in (slice(48, 68), slice(27, 36), slice(36, 48)))
     believed = float(np.clip((mouth / max(nose, eyes, 1e-6) - 0.25) / 0.2, 0, 1))
