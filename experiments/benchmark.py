@@ -1,79 +1,98 @@
-"""Times the renderer beside a plain C++ z-buffer: ``python experiments/benchmark.py --output=benchmark.json``.
+"""Times what fits are made of on this device: ``python experiments/benchmark.py --task=renderer --output=FILE.json``.
 
-Milliseconds per call, [least, median] of many, in one run of two minutes. Needs g++ for the comparison.
+renderer: beside a plain C++ z-buffer (where there is g++), [least, median] of many calls; two minutes. batches: renders
+under vmap, --faces x --sizes x --batch, three programs a row. fits: whole fits of --people synthetic people at once.
+step: a step of the full stage beside its networks. Rows go to --output as they come; device memory's peak only grows,
+so give fits a run of its own. A GPU that is full gives a note and the next row, a laptop ends: choose small --batch.
 """
 
 import ctypes
-import functools
+import itertools
 import json
 import pathlib
+import shutil
 import subprocess
 import tempfile
-import time
+from functools import partial
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import trimesh
 from absl import app, flags
 
-from ganfit_jax import camera, raster, render, types
+from ganfit_jax import config, errors, files, fit_timing, timing
 
-SIZE = flags.DEFINE_integer("size", 256, "Side of the image, pixels.")
-FACES = flags.DEFINE_multi_integer("faces", [20_000, 25_000, 50_000], "Numbers of faces, about.")
-REPEATS = flags.DEFINE_integer("repeats", 50, "Calls of each function.")
-OUTPUT = flags.DEFINE_string("output", "benchmark.json", "File for the figures.")
-
-
-def head(count):
-    """A head-sized ellipsoid that the renderer takes for a shape model; it has nothing but geometry and a chart."""
-    ball = trimesh.creation.uv_sphere(count=[int(np.sqrt(count / 8)), 2 * int(np.sqrt(count / 8))])
-    vertices, faces = jnp.asarray(ball.vertices * [75, 110, 95], jnp.float32), jnp.asarray(ball.faces, jnp.int32)
-    uv, marks = jnp.asarray(ball.vertices[:, :2] / 2 + 0.5, jnp.float32), jnp.zeros((17, 1), int)
-    marks = (marks[:, 0], jnp.ones((17, 3)), marks, jnp.ones((17, 1, 3)))
-    return types.ShapeModel(vertices, None, None, faces, uv, faces, *marks, None, raster.neighbours(faces))  # type: ignore
-
-
-def milliseconds(function, *arguments):
-    jax.block_until_ready(function(*arguments))
-    times = []
-    for _ in range(REPEATS.value):
-        start = time.perf_counter()
-        jax.block_until_ready(function(*arguments))
-        times.append(1e3 * (time.perf_counter() - start))
-    return [round(min(times), 2), round(float(np.median(times)), 2)]
+FLAGS = flags.FLAGS
+flags.DEFINE_list("task", ["renderer"], "Some of renderer, batches, fits, step; in this order.")
+flags.DEFINE_integer("size", 256, "Side of the renderer's image, pixels.")
+flags.DEFINE_list("faces", ["20000", "25000", "50000"], "Numbers of faces, about.")
+flags.DEFINE_list("sizes", ["256", "512", "1024"], "Sides of the images in batches, pixels.")
+flags.DEFINE_list("batch", ["1", "8", "64"], "Numbers of images.")
+flags.DEFINE_list("people", ["1", "8", "32", "128"], "Numbers of people that are fitted at once.")
+flags.DEFINE_enum("preset", "fast", list(config.PRESETS), "Settings of fits and of the step.")
+flags.DEFINE_string("recogniser", None, "Name or npz (default: the preset's).")
+flags.DEFINE_string("texture", None, "Name or npz of the texture model (default: the preset's).")
+flags.DEFINE_integer("steps", None, "Steps of every stage of fits (default: the preset's).", lower_bound=1)
+flags.DEFINE_integer("repeats", 50, "Calls of each function, or what 20 s allow.", lower_bound=1)
+flags.DEFINE_integer("repeats_fits", 3, "Fits, and chunks of ten steps, after the first one.", lower_bound=1)
+flags.DEFINE_string("output", "benchmark.json", "File for the figures.")
 
 
-def measure(count, size, library):
-    model, albedo = head(count), jnp.full((256, 256, 3), 0.5)
-    pose = types.Camera(jnp.array([0.1, 0.35, 0.0]), jnp.array([0.0, 0.0, 1000.0]), jnp.log(4.2))
-    light = types.Light(jnp.array([0.3, 0.4, 1.0]), jnp.full(3, 0.7), jnp.full(3, 0.4))
-    screen, ids = camera.project(pose, model.mean, size), np.empty((size, size), np.int32)
-    host = [np.asarray(screen), np.asarray(model.faces), ids]
-    points, corners, found = (ctypes.c_void_p(x.ctypes.data) for x in host)
-    plain = functools.partial(library.zbuffer, points, corners, len(host[1]), size, found)
-    visible = functools.partial(raster.rasterize, screen, model.faces, size)
-    draw = jax.jit(functools.partial(render.draw, size=size))
-    gradient = jax.jit(jax.grad(lambda v, a, p, i, m: jnp.sum(draw(m, v, a, p, i).image ** 2), argnums=(0, 1, 2, 3)))
-    return {
-        "faces": len(host[1]),
-        "C++ z-buffer": milliseconds(plain),
-        "winners that differ": int(np.sum(ids != np.asarray(visible().faces[..., 0]))),
-        "visibility": milliseconds(visible),
-        "visibility, back faces culled": milliseconds(functools.partial(visible, cull=True)),
-        "render, forward": milliseconds(draw, model, model.mean, albedo, pose, light),
-        "render, forward and backward": milliseconds(gradient, model.mean, albedo, pose, light, model),
-    }
+def numbers(name):
+    return sorted(int(text) for text in FLAGS[name].value or ())
 
 
-def main(_):
+def winners(library, screen, faces, size):
+    ids = np.empty((size, size), np.int32)
+    library.zbuffer(screen.ctypes, faces.ctypes, len(faces), size, ids.ctypes)
+    return ids
+
+
+def zbuffer(folder):
+    """The C++ z-buffer: screen points, faces and size -> ids; None without a compiler."""
+    if shutil.which("g++") is None:
+        return print("no g++ found: the C++ z-buffer is left out")
     source = pathlib.Path(__file__).with_name("zbuffer.cpp")
+    subprocess.run(f"g++ -O3 -march=native -shared -fPIC {source} -o {folder}/zbuffer.so".split(), check=True)
+    return partial(winners, ctypes.CDLL(f"{folder}/zbuffer.so"))
+
+
+def renderer():
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(f"g++ -O3 -march=native -shared -fPIC {source} -o {folder}/zbuffer.so".split(), check=True)
-        rows = [measure(count, SIZE.value, ctypes.CDLL(f"{folder}/zbuffer.so")) for count in FACES.value]
-    for name in rows[0]:
-        print(f"{name:32}" + "".join(f"{row[name]!s:>18}" for row in rows))
-    pathlib.Path(OUTPUT.value).write_text(json.dumps({"devices": str(jax.devices()), "rows": rows}, indent=1))
+        plain = zbuffer(folder)
+    for model in [timing.ellipsoid(count) for count in numbers("faces")]:
+        yield {"faces": len(model.faces)}, partial(timing.renderer_row, model, FLAGS.size, plain, FLAGS.repeats)
+
+
+def batches():
+    for count, size, batch in itertools.product(*(numbers(name) for name in ("faces", "sizes", "batch"))):
+        model = timing.ellipsoid(count)
+        known = {"faces": len(model.faces), "size": size, "batch": batch}
+        yield known, partial(timing.batch_row, model, size, batch, FLAGS.repeats)
+
+
+def with_people(counts, function):
+    everybody = fit_timing.loaded(max(counts), FLAGS.preset, FLAGS.recogniser, FLAGS.texture, FLAGS.steps)
+    for case in [fit_timing.some(everybody, count) for count in counts]:
+        yield case.known, partial(function, case, FLAGS.repeats_fits)
+
+
+TASKS = {
+    "renderer": renderer,
+    "batches": batches,
+    "fits": lambda: with_people(numbers("people"), fit_timing.fit_row),
+    "step": lambda: with_people([1], fit_timing.step_row),
+}
+flags.register_validator("task", lambda names: set(names) <= TASKS.keys(), f"expected some of {', '.join(TASKS)}")
+
+
+@errors.one_line
+def main(_):
+    result = timing.device() | {"tasks": {}}
+    for task in FLAGS.task:
+        rows = result["tasks"][task] = []
+        for known, work in TASKS[task]():
+            rows.append(timing.attempted(work, known))
+            files.write_bytes(FLAGS.output, (json.dumps(result, indent=1) + "\n").encode())
+        print(f"{task}\n{timing.table(rows)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ flags.DEFINE_list("maps", None, "Folders of UV maps, with optional masks.", requ
 flags.DEFINE_string("held_out", None, "Text file with the names of maps to leave out, one a line; they measure.")
 flags.DEFINE_string("output", "runs/texture", "Folder for checkpoints, logs, samples and texture.npz.")
 flags.DEFINE_string("licence", "unknown", "Licence of the weights, stored in them.")
-flags.DEFINE_string("begin", None, "Folder of another run whose networks a new one begins with, where shapes agree.")
+flags.DEFINE_string("begin", None, "A run's folder or a texture model (npz, or 'gan') whose networks a new run takes.")
 flags.DEFINE_bool("export", False, "Only write texture.npz from the newest checkpoint.")
 config_flags.DEFINE_config_dataclass("training", training.Training())
 
@@ -35,14 +35,14 @@ def main(_) -> None:
     files = [file for file in everything if file.path.stem not in names]
     held_out = [file for file in everything if file.path.stem in names]
     output, settings = Path(FLAGS.output), FLAGS.training
+    begin = Path(FLAGS.begin) if FLAGS.begin else None
     if FLAGS.export:
         settings, graphs, state = training.restored(output)
     else:
         kinds = {kind: sum(file.kind == kind for file in files) for kind in ("real", "varied", "synthetic")}
         print(f"maps: {kinds}, held out: {len(held_out)}", flush=True)
-        begin = Path(FLAGS.begin) if FLAGS.begin else None
         graphs, state = training.train(settings, files, held_out, output, begin)
-    texture_export.export(output / "texture.npz", graphs, state, settings, files, FLAGS.licence)
+    texture_export.export(output / "texture.npz", graphs, state, settings, files, FLAGS.licence, begin)
 
 
 if __name__ == "__main__":

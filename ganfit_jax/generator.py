@@ -6,6 +6,7 @@ norm, leaky ReLU with slope 0.2, minibatch standard deviation, fade-in by alpha.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -138,12 +139,14 @@ class Linear(nnx.Module):
         standard normal beforehand, texels with independent errors of deviation `noise`: probabilistic PCA."""
         mean, basis = jax.lax.stop_gradient((self.mean[...], self.basis[...]))
         flat = basis.reshape(basis.shape[0], -1)
+        # Accelerators would round the products to ten bits, far above the noise.
+        exact = partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
         weight = jnp.repeat(images[..., 3:], 3, axis=-1)
         delta = (images[..., :3] - weight * mean[None]).reshape(images.shape[0], -1)
 
         def solve(delta: Float[Array, "t"], weight: Float[Array, "t"]) -> Float[Array, "d"]:
-            normal = jnp.dot(flat * weight[None], flat.T) + noise**2 * jnp.eye(flat.shape[0])
-            return jnp.linalg.solve(normal, jnp.dot(flat, delta))
+            normal = exact(flat * weight[None], flat.T) + noise**2 * jnp.eye(flat.shape[0])
+            return jnp.linalg.solve(normal, exact(flat, delta))
 
         return jax.vmap(solve)(delta, weight.reshape(images.shape[0], -1))
 

@@ -15,6 +15,8 @@ from ganfit_jax.texture_data import MapFile
 if TYPE_CHECKING:
     from ganfit_jax.training import Place, Training
 
+LEAST = 96  # samples that distances are measured with
+
 encoded = jax.jit(gan.encode, static_argnames=("graph", "side", "kind"))
 
 
@@ -63,10 +65,13 @@ def distances(
     held_out: Sequence[MapFile],
     where: "Place",
 ) -> dict[str, float]:
-    """Sliced Wasserstein distances of samples to held-out maps, by level of the pyramid."""
+    """Sliced Wasserstein distances of samples, `LEAST` or twice as many as maps, to held-out maps, by level of the
+    pyramid."""
     chosen = texture_data.teachers(held_out, where.side)[:64]
     maps = np.stack([np.float32(texture_data.read_map(file, where.side)) for file in chosen])
-    latents = drawn(graphs, state, training, texture_data.teachers(files, where.side), where, 2 * len(maps))
-    fake = np.asarray(painted(graphs.generator, state.average, latents, where.side, jnp.float32(where.alpha)))
+    count = max(2 * len(maps), LEAST)
+    latents = drawn(graphs, state, training, texture_data.teachers(files, where.side), where, count)
+    parts, alpha = jnp.array_split(latents, -(-count // 32)), jnp.float32(where.alpha)
+    fake = np.concatenate([painted(graphs.generator, state.average, part, where.side, alpha) for part in parts])
     found = swd.swd(jax.random.key(0), maps[..., :3], fake, maps[..., 3])
     return {f"swd/{side}": float(value) for side, value in found.items()}

@@ -10,12 +10,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float
 
-from ganfit_jax import gan, texture_data
+from ganfit_jax import assets, gan, texture_data
 from ganfit_jax.corpus import small_basis, write_npz
 from ganfit_jax.generator import channels
 from ganfit_jax.samples import encoded, painted
 from ganfit_jax.texture_data import MapFile
 from ganfit_jax.training import Training
+from ganfit_jax.types import GanTexture
 
 
 def latents_of(
@@ -54,10 +55,16 @@ def export(
     training: Training,
     files: Sequence[MapFile],
     licence: str = "unknown",
+    begin: Path | None = None,
 ) -> None:
     """Writes the averaged generator as a texture model (`assets.load_texture`), float16; the basis of a linear path as
-    `corpus.small_basis` makes it."""
-    mean, basis = latents_of(graphs, state, training, files)
+    `corpus.small_basis` makes it. Where the run began with the linear path of the texture model `begin`, latents keep
+    that model's mean and axes: they were found on its maps, which may be more than the run's."""
+    model = assets.load_texture(begin)[0] if begin is not None and not begin.is_dir() and training.linear else None
+    if isinstance(model, GanTexture) and model.mean.size == training.latent:
+        mean, basis = np.asarray(model.mean), np.asarray(model.basis)
+    else:
+        mean, basis = latents_of(graphs, state, training, files)
     widths = channels(training.side, training.base, training.widest, training.narrowest)
     arrays: dict[str, Any] = {"name": "generator", "licence": licence, "widths": np.asarray(widths, np.int32)}
     arrays |= {"latent_mean": np.float16(mean), "latent_basis": np.float16(basis)}

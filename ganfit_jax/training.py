@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from ganfit_jax import gan, picture, texture_data
+from ganfit_jax import assets, gan, picture, texture_data
 from ganfit_jax.checkpoints import Checkpoints
 from ganfit_jax.corpus import linear_basis
 from ganfit_jax.errors import InputError
@@ -25,6 +25,7 @@ from ganfit_jax.files import write_bytes
 from ganfit_jax.generator import levels
 from ganfit_jax.samples import distances, sheet
 from ganfit_jax.texture_data import MapFile
+from ganfit_jax.types import GanTexture
 
 SHOWN = ("distance", "reconstruction")  # losses beside the progress bar
 
@@ -34,7 +35,7 @@ class Training(gan.Settings):
     """A run: networks, data, schedule. Entry i of `batches` and `images` is for level i: 4 x 4, 8 x 8, and so on."""
 
     batches: tuple[int, ...] = (16, 16, 16, 16, 8, 8, 8, 4)
-    images: tuple[int, ...] = (10000, 20000, 30000, 40000, 40000, 40000, 40000, 40000)  # shown to each level
+    images: tuple[int, ...] = (10000, 20000, 30000, 40000, 40000, 40000, 40000, 40000)  # shown to a level; 0 = skip it
     fade: float = 0.4  # share of a level's images during which it fades in
     mirror: bool = True
     pigments: float = 0.3  # share of maps whose skin is given another tone
@@ -69,13 +70,15 @@ class Place(NamedTuple):
 
 
 def level_steps(training: Training) -> list[int]:
-    """Steps of each level."""
+    """Steps of each level; a level that is shown no images has none."""
     count = levels(training.side)
-    for name in ("batches", "images"):
-        if len(getattr(training, name)) < count or min(getattr(training, name)[:count]) < 1:
-            found = getattr(training, name)
-            raise InputError(f"{name} = {found}: expected {count} positive numbers, one for each level up to the side")
-    return [max(1, n // b) for n, b in zip(training.images[:count], training.batches[:count], strict=True)]
+    for name, least in (("batches", 1), ("images", 0)):
+        found = getattr(training, name)
+        if len(found) < count or min(found[:count]) < least or not found[count - 1]:
+            kind = "positive numbers" if least else "numbers of at least 0, the last of them positive"
+            raise InputError(f"{name} = {found}: expected {count} {kind}, one for each level up to the side")
+    pairs = zip(training.images[:count], training.batches[:count], strict=True)
+    return [max(1, n // b) if n else 0 for n, b in pairs]
 
 
 def place(training: Training, step: int) -> Place | None:
@@ -146,12 +149,29 @@ def restored(folder: Path) -> tuple[Training, gan.Networks, gan.GanState]:
     return training, graphs, state
 
 
-def inherited(state: gan.GanState, folder: Path) -> gan.GanState:
-    """The state before the first step with the networks of the run in `folder`, where they have the same shape. Raises
-    `InputError` where there is no run."""
-    old = restored(folder)[2]
-    weights, average = gan.inherit(state.weights, old.weights), gan.inherit(state.average, old.average)
-    return state._replace(weights=weights, average=average)
+def inherited(state: gan.GanState, begin: Path) -> gan.GanState:
+    """The state before the first step with the networks of another run, a folder, where they have the same shape; or
+    with the generator of a texture model, an npz file or a built-in name, while the critic begins anew. A linear path
+    goes over too (`kept_path`). Raises `InputError` where there is neither."""
+    if begin.is_dir():
+        old = restored(begin)[2]
+        weights, average = gan.inherit(state.weights, old.weights), gan.inherit(state.average, old.average)
+        return state._replace(weights=weights, average=average)
+    try:
+        model = assets.load_texture(begin)[0]
+    except (FileNotFoundError, ValueError) as error:
+        raise InputError(f"{error}; --begin takes a run's folder too") from None
+    if not isinstance(model, GanTexture):
+        raise InputError(f"{begin}: a linear texture model, expected a generator or a run's folder")
+    weights = state.weights._replace(generator=gan.inherit(state.weights.generator, model.weights))
+    return state._replace(weights=weights, average=gan.inherit(state.average, model.weights))
+
+
+def kept_path(state: gan.GanState) -> tuple[Array, Array] | None:
+    """Mean and basis, sRGB as `linear_path` gives them, that a state has inherited; None where its path is empty."""
+    path = state.average["linear"]
+    mean, basis = path["mean"][...], path["basis"][...]
+    return (0.5 + 0.5 * mean, 0.5 * basis) if jnp.any(basis != 0) else None
 
 
 def train(
@@ -162,7 +182,7 @@ def train(
     begin: Path | None = None,
 ) -> tuple[gan.Networks, gan.GanState]:
     """Trains to the end of the schedule, from where an earlier run into `output` stopped; a new run begins with random
-    networks or with those of the run in `begin` (`inherited`).
+    networks or with those of another run or model, `begin` (`inherited`).
 
     Writes ``checkpoints/``, ``events.*`` (TensorBoard), ``log.jsonl``, ``samples/STEP.png`` and ``settings.json``.
     `held_out`: maps for the sliced Wasserstein distance; may be empty.
@@ -178,7 +198,7 @@ def train(
     if begin is not None and not done:
         state = inherited(state, begin)
     if training.linear and not done:
-        state = gan.with_linear(state, *linear_path(training, files))
+        state = gan.with_linear(state, *(kept_path(state) or linear_path(training, files)))
     write_bytes(output / "settings.json", (json.dumps(dataclasses.asdict(training), indent=2) + "\n").encode())
     counts = [s * b for s, b in zip(level_steps(training), training.batches, strict=False)]
     forget(output / "log.jsonl", done)

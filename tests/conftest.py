@@ -9,6 +9,8 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+# GPUs round the factors of products to ten bits by default; equations are checked as they are written.
+jax.config.update("jax_default_matmul_precision", "highest")
 
 
 @pytest.fixture(scope="module", autouse=True)

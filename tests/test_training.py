@@ -17,7 +17,8 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from ganfit_jax import corpus, gan, samples, texture_data, training
+from ganfit_jax import assets, corpus, gan, samples, texture_data, texture_export, training
+from ganfit_jax.assets import LUMA
 from ganfit_jax.checkpoints import Checkpoints, flat
 from ganfit_jax.errors import InputError
 from ganfit_jax.training import Training
@@ -72,9 +73,17 @@ def test_a_level_without_fade_and_a_tiny_one():
     assert training.level_steps(short) == [1, 1] and training.place(short, 1).alpha == 0
 
 
+def test_a_level_without_images_is_skipped():
+    plan = Training(side=16, batches=(8, 4, 2), images=(0, 0, 8))
+    assert training.level_steps(plan) == [0, 0, 4]
+    places = [training.place(plan, step) for step in range(4)]
+    assert [(p.side, p.number) for p in places] == [(16, i) for i in range(4)]
+    assert training.place(plan, 4) is None and training.images_shown(plan, 4) == 8
+
+
 @pytest.mark.parametrize("wrong", [{"batches": (4,)}, {"images": (40, 0)}, {"batches": (4, -1)}])
 def test_a_schedule_that_is_too_short(wrong):
-    with pytest.raises(InputError, match=f"{next(iter(wrong))} = .*expected 2 positive numbers"):
+    with pytest.raises(InputError, match=f"{next(iter(wrong))} = .*expected 2 (positive )?numbers"):
         training.place(dataclasses.replace(TINY, **wrong), 0)
 
 
@@ -267,6 +276,35 @@ def test_a_run_begins_with_the_networks_of_another(files, tmp_path):
     for empty in (tmp_path, tmp_path / "none"):
         with pytest.raises(InputError, match="expected"):
             training.inherited(fresh, empty)
+
+
+@pytest.mark.slow
+def test_a_run_begins_with_a_texture_model(files, tmp_path):
+    """A generator from a file: its blocks and its linear path go over, to the codes too, and training goes on from
+    there."""
+    run = dataclasses.replace(TINY, images=(4, 4), every=2, latent=4, linear=8, encoder=4, adversarial=8)
+    graphs, first = training.train(run, files, [], tmp_path / "first")
+    texture_export.export(tmp_path / "texture.npz", graphs, first, run, files)
+    fresh = gan.create(run.settings(), 1)[1]
+    state = training.inherited(fresh, tmp_path / "texture.npz")
+    assert training.kept_path(fresh) is None
+    path = training.kept_path(state)
+    assert path is not None
+    np.testing.assert_allclose(2 * path[0] - 1, first.average["linear"]["mean"][...], atol=2e-3)
+    luma = [np.asarray(x) @ np.asarray(LUMA) for x in (2 * path[1], first.average["linear"]["basis"][...])]
+    np.testing.assert_allclose(luma[0], luma[1], atol=0.01 * np.abs(luma[1]).max())  # files hold it in int8
+    for ours in (state.weights.generator, state.average):
+        np.testing.assert_allclose(ours["dense"]["kernel"][...], first.average["dense"]["kernel"][...], rtol=2e-3)
+    jax.tree.map(np.testing.assert_array_equal, state.weights.critic, fresh.weights.critic)
+    _, done = training.train(run, files, [], tmp_path / "second", begin=tmp_path / "texture.npz")
+    small = gan.shrink(2 * path[0][None] - 1)[0]
+    np.testing.assert_allclose(done.weights.encoder["linear"]["mean"][...], small, atol=1e-6)
+    np.testing.assert_allclose(done.average["linear"]["basis"][...], 2 * path[1], atol=1e-6)
+    texture_export.export(tmp_path / "more.npz", graphs, done, run, files[:2], begin=tmp_path / "texture.npz")
+    models = [assets.load_texture(tmp_path / name)[0] for name in ("texture.npz", "more.npz")]
+    np.testing.assert_array_equal(models[0].basis, models[1].basis)
+    with pytest.raises(InputError, match="linear texture model"):
+        training.inherited(fresh, Path("albedo"))
 
 
 def test_samples_are_in_range_and_fade(files):
