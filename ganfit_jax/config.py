@@ -24,14 +24,14 @@ class Weights:
     """The lambdas of E(p) = sum_k lambda_k L_k(p); each loss is scaled as its function in `losses` says."""
 
     identity: float = 4.0
-    second_identity: float = 3.0
+    second_identity: float = 5.0
     content: float = 0.5
     pixel: float = 25.0
     landmark: float = 0.05
-    shape: float = 0.0025
+    shape: float = 0.0015
     expression: float = 0.12
     texture: float = 0.0007
-    light: float = 1.0
+    light: float = 0.6
 
 
 @dataclasses.dataclass
@@ -82,15 +82,15 @@ def _align() -> Stage:
 
 def _colour() -> Stage:
     rates = Rates(
-        shape=0.05, texture=0.08, expression=0.015, rotation=0.003, translation=0.001, focal=0.005, light=0.02
+        shape=0.05, texture=0.08, expression=0.015, rotation=0.003, translation=0.001, focal=0.005, light=0.04
     )
     terms = ("pixel", "landmark", "shape", "expression", "texture", "light")
-    return Stage("colour", 160, terms, rates, final_rate=0.5, landmark=0.33, pixel=4.0, detail=False)
+    return Stage("colour", 160, terms, rates, final_rate=0.5, landmark=0.25, pixel=4.0, detail=False)
 
 
 def _full() -> Stage:
     rates = Rates(
-        shape=0.006, texture=0.06, expression=0.01, rotation=0.002, translation=0.0006, focal=0.002, light=0.012
+        shape=0.0042, texture=0.08, expression=0.01, rotation=0.002, translation=0.0006, focal=0.002, light=0.012
     )
     return Stage("full", 70, TERMS, rates)
 
@@ -163,7 +163,7 @@ def paper() -> Config:
             shape=0.05 / 158,
             expression=0.01 / 29 / 0.25**2,
             texture=0.01 / 100,
-            light=0.24,
+            light=0.144,
         ),
         second=SecondRender(size=224, expression=0.5, expressed=0.19),
         align=Stage("align", 200, ("landmark", "shape", "expression"), rates),
