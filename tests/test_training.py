@@ -81,9 +81,17 @@ def test_a_level_without_images_is_skipped():
     assert training.place(plan, 4) is None and training.images_shown(plan, 4) == 8
 
 
-@pytest.mark.parametrize("wrong", [{"batches": (4,)}, {"images": (40, 0)}, {"batches": (4, -1)}])
-def test_a_schedule_that_is_too_short(wrong):
-    with pytest.raises(InputError, match=f"{next(iter(wrong))} = .*expected 2 (positive )?numbers"):
+SHORT = [
+    ({"batches": (4,)}, "expected 2 positive numbers"),
+    ({"images": (40, 0)}, "expected 2 numbers of at least 0, the last of them positive"),
+    ({"images": (-1, 40)}, "expected 2 numbers of at least 0, the last of them positive"),
+    ({"batches": (4, -1)}, "expected 2 positive numbers"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "expected"), SHORT)
+def test_a_schedule_that_is_too_short(wrong, expected):
+    with pytest.raises(InputError, match=f"{next(iter(wrong))} = .*{expected}"):
         training.place(dataclasses.replace(TINY, **wrong), 0)
 
 
