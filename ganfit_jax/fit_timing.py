@@ -5,7 +5,7 @@ Rows are those of `timing`.
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,15 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ganfit_jax import morphable, people, recognition, render, studio, texture
+from ganfit_jax import recognition, texture
 from ganfit_jax.config import PRESETS, Config
 from ganfit_jax.energy import CHIP_TERMS, GREY, recogniser_of
-from ganfit_jax.fit import active, compiled_start, fit, run_stage
+from ganfit_jax.evaluation import VIEWS, synthetic_person
+from ganfit_jax.fit import active, as_arrays, compiled_start, fit, run_stage
 from ganfit_jax.pipeline import load_models
+from ganfit_jax.render import render
 from ganfit_jax.timing import Row, Timing, peak_gigabytes, timed
-from ganfit_jax.types import Camera, Light, Models, Observation
-
-NEARER = 1.2  # a fitting window shows a head larger than the photos of `people` do
+from ganfit_jax.types import Models, Observation, Params
 
 
 class FitTiming(NamedTuple):
@@ -33,44 +33,23 @@ class FitTiming(NamedTuple):
     good: int  # people none of whose steps was rejected
 
 
-def one_light(lighting: studio.Lighting) -> Light:
-    """One lamp and an ambient term, for sRGB albedos, in the place of lamps in linear light."""
-    colours = np.sum([lamp.colour for lamp in lighting.lamps], axis=0)
-    ambient = studio.encoded(lighting.ambient)
-    parts = (studio.main_direction(lighting), studio.encoded(lighting.ambient + colours) - ambient, ambient)
-    return Light(*(jnp.asarray(x, jnp.float32) for x in parts))
-
-
 @partial(jax.jit, static_argnames="size")
-def photograph(
-    models: Models,
-    shape: Float[Array, "n_s"],
-    expression: Float[Array, "n_e"],
-    albedo: Float[Array, "s s 3"],
-    view_camera: Camera,
-    light: Light,
-    size: int,
-) -> Observation:
-    """A render of side `size` over grey as a photo with exact landmarks; the mask is 1 on the head, 0 elsewhere."""
-    vertices = morphable.vertices(models.shape, shape, expression)
-    seen = render.draw(models.shape, vertices, albedo, view_camera, light, size, GREY)
+def photograph(models: Models, params: Params, size: int) -> Observation:
+    """A render of side `size` over grey of a person's first view, as a photo with exact landmarks; the mask is 1 on the
+    head, 0 elsewhere."""
+    view = jax.tree.map(lambda x: x[0], params.views)
+    seen = render(models, params.identity, view, size, GREY)
     picture, mask = jnp.clip(seen.image, 0.0, 1.0), jnp.where(seen.coverage > 0.99, 1.0, 0.0)
     network = recogniser_of(models)
     found = recognition.features(network, recognition.aligned_chip(network.spec, picture, seen.landmarks))
     return Observation(picture, seen.landmarks, jnp.ones(68), mask, jnp.eye(2, 3), found, jnp.ones(()))
 
 
-def observations(models: Models, names: Sequence[str], count: int, size: int, distinct: int = 16) -> Observation:
-    """One photo of side `size` of each of `count` people of `people`, bald and with nothing before their faces; `names`
-    of the expression units. Arrays on the device with leading axes [count, 1]. Drawing a person takes up to a second,
-    so the people after the first `distinct` are these again."""
-    settings, seen = people.Settings(), []
-    for number in range(min(count, distinct)):
-        person = people.draw_person(settings, number, models.shape, models.texture)
-        shot = people.draw_shot(settings, number, 0, names, models.shape)
-        pose = shot.camera._replace(log_focal=shot.camera.log_focal + jnp.log(NEARER))
-        drawn = (jnp.asarray(x, jnp.float32) for x in (person.shape, shot.expression, person.albedo))
-        seen.append(photograph(models, *drawn, pose, one_light(shot.lighting), size))
+def observations(models: Models, count: int, size: int, distinct: int = 16) -> Observation:
+    """One photo of side `size` of each of `count` people (`evaluation.synthetic_person`). Arrays on the device with
+    leading axes [count, 1]. The people after the first `distinct` are these again."""
+    spread, keys = as_arrays(VIEWS), jax.random.split(jax.random.key(0), min(count, distinct))
+    seen = [photograph(models, synthetic_person(key, models, spread, 1), size) for key in keys]
     order = np.arange(count) % distinct
     return jax.block_until_ready(jax.tree.map(lambda *x: jnp.stack(x)[order, None], *seen))
 
@@ -93,7 +72,7 @@ def loaded(count: int, preset: str, recogniser: str | None, texture: str | None,
     models, infos = load_models(config)
     known = {key: infos[key].name for key in ("recogniser", "texture")}
     known |= {"preset": preset, "size": config.size, "steps": "+".join(str(s.steps) for s in config.stages())}
-    return Case(config, models, observations(models, infos["shape"].expressions, count, config.size), known)
+    return Case(config, models, observations(models, count, config.size), known)
 
 
 def time_fit(seen: Observation, models: Models, config: Config, key: PRNGKeyArray) -> FitTiming:

@@ -10,7 +10,7 @@ import pytest
 
 from ganfit_jax import assets, camera, fit_timing, raster, recognition, timing
 from ganfit_jax.config import Config
-from ganfit_jax.types import Camera, Light, LinearTexture, Models
+from ganfit_jax.types import Camera, Identity, Light, LinearTexture, Models, Params, View
 
 SIZE = 80
 FRONT = Camera(jnp.array([0.05, 0.2, 0.0]), jnp.array([0.0, -20.0, 1200.0]), jnp.log(jnp.float32(4.0)))
@@ -28,7 +28,7 @@ def case(models):
     config = Config(size=SIZE, chunk=2)
     config.second.size = 48
     config.align.steps, config.colour.steps, config.full.steps = 4, 0, 0
-    return fit_timing.Case(config, models, fit_timing.observations(models, (), 3, SIZE, distinct=2), {"name": "tiny"})
+    return fit_timing.Case(config, models, fit_timing.observations(models, 3, SIZE, distinct=2), {"name": "tiny"})
 
 
 def landmark_uv(model, number):
@@ -38,13 +38,15 @@ def landmark_uv(model, number):
 
 @pytest.mark.parametrize("number", [27, 30, 48, 54, 57])
 def test_a_dot_painted_at_a_landmark_is_seen_where_the_landmark_lies(models, number):
-    side = 1024  # as the maps of people have, so that one program draws both
+    side = 1024
     texels = (np.arange(side) + 0.5) / side
     u, v = landmark_uv(models.shape, number)
     dot = np.exp(-0.5 * ((texels[None] - u) ** 2 + (texels[:, None] - v) ** 2) * (side / 8) ** 2)
     albedo = jnp.asarray(np.repeat(dot[..., None], 3, -1), jnp.float32)
-    neutral = (jnp.zeros(len(models.shape.identity_basis)), jnp.zeros(len(models.shape.expression_basis)))
-    seen = fit_timing.photograph(models, *neutral, albedo, FRONT, WHITE, SIZE)
+    dotted = models._replace(texture=LinearTexture(albedo, jnp.zeros((2, side, side, 3))))
+    view = View(jnp.zeros(len(models.shape.expression_basis)), FRONT, WHITE)
+    identity = Identity(jnp.zeros(len(models.shape.identity_basis)), jnp.zeros(2))
+    seen = fit_timing.photograph(dotted, Params(identity, jax.tree.map(lambda x: x[None], view)), SIZE)
     light = np.asarray(seen.image[..., 0] * seen.mask)
     centre = np.arange(SIZE) + 0.5
     found = np.array([light.sum(0) @ centre, light.sum(1) @ centre]) / light.sum()
