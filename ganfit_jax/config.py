@@ -28,7 +28,7 @@ class Weights:
     content: float = 0.5
     pixel: float = 25.0
     landmark: float = 0.05
-    shape: float = 0.0015
+    shape: float = 0.002
     expression: float = 0.12
     texture: float = 0.0007
     light: float = 0.6
@@ -76,13 +76,13 @@ class SecondRender:
 
 
 def _align() -> Stage:
-    rates = Rates(shape=0.05, expression=0.02, rotation=0.01, translation=0.005)
+    rates = Rates(shape=0.07, expression=0.02, rotation=0.01, translation=0.005)
     return Stage("align", 80, ("landmark", "shape", "expression"), rates, landmark=3.3)
 
 
 def _colour() -> Stage:
     rates = Rates(
-        shape=0.05, texture=0.08, expression=0.015, rotation=0.003, translation=0.001, focal=0.005, light=0.04
+        shape=0.07, texture=0.08, expression=0.015, rotation=0.003, translation=0.001, focal=0.005, light=0.04
     )
     terms = ("pixel", "landmark", "shape", "expression", "texture", "light")
     return Stage("colour", 160, terms, rates, final_rate=0.5, landmark=0.25, pixel=4.0, detail=False)
@@ -90,7 +90,7 @@ def _colour() -> Stage:
 
 def _full() -> Stage:
     rates = Rates(
-        shape=0.0042, texture=0.08, expression=0.01, rotation=0.002, translation=0.0006, focal=0.002, light=0.012
+        shape=0.006, texture=0.08, expression=0.01, rotation=0.002, translation=0.0006, focal=0.002, light=0.012
     )
     return Stage("full", 70, TERMS, rates)
 

@@ -46,7 +46,8 @@ def mirror_of(model):
 
 def test_what_it_says_of_itself(loaded):
     model, info = loaded
-    assert info.name == "makehuman-face" and "CC0" in info.licence and len(info.sha256) == 64
+    assert info.name == "makehuman-face" and len(info.sha256) == 64
+    assert "CC0" in info.licence and "MIT (statistics: ICT-FaceKit)" in info.licence
     assert len(info.expressions) == 52 == len(model.expression_basis)
     assert {"eyeBlinkLeft", "jawOpen", "mouthSmileRight", "tongueOut"} <= set(info.expressions)
     assert 10_000 <= len(model.mean) <= 15_000 and 140 <= len(model.identity_basis) <= 160
@@ -67,10 +68,10 @@ def test_conventions(model):
 def test_mean_and_modes_are_symmetric(model):
     distance, mirror = mirror_of(model)
     assert distance.max() < 0.05
-    for mode in np.asarray(model.identity_basis)[:20]:
+    for mode in np.asarray(model.identity_basis):  # or antisymmetric
         reflected = mode[mirror] * [-1, 1, 1]
         size = np.abs(mode).max()
-        assert min(np.abs(reflected - mode).max(), np.abs(reflected + mode).max()) < 0.02 * size
+        assert min(np.abs(reflected - mode).max(), np.abs(reflected + mode).max()) < 0.001 * size
 
 
 def test_the_chart_has_no_folds_and_is_symmetric(model):
@@ -155,6 +156,34 @@ def test_random_people_keep_their_proportions(model):
         assert points[8, 1] < points[57, 1] < points[51, 1] < points[33, 1] < points[27, 1]
 
 
+def test_measured_statistics_are_applied(model):
+    arrays = stored()
+    smooth, scale = (arrays[f"smooth_{key}"].astype(float) for key in ("basis", "scale"))
+    root = arrays["identity_root"].astype(float)
+    random = np.random.default_rng(0)
+    for v, k in zip(random.choice(len(arrays["mean"]), 30), random.choice(root.shape[1], 30), strict=True):
+        wanted = np.zeros(3)
+        for j in range(len(arrays["identity_basis"])):
+            wanted += root[j, k] * arrays["identity_basis"][j, v].astype(float)
+        for j in range(len(smooth)):
+            for axis in range(3):
+                row = len(arrays["identity_basis"]) + 3 * j + axis
+                wanted[axis] += root[row, k] * smooth[j, v] * scale[j, axis]
+        assert np.asarray(model.identity_basis[k, v]) == pytest.approx(wanted, abs=1e-3)
+    assert np.asarray(model.mean) == pytest.approx(arrays["identity_mean"])
+    assert (np.abs(arrays["identity_mean"] - arrays["mean"]).max(0) > 1.0).all()
+    eyes = arrays["regions.eyes"] > 0  # they, and with them the origin, stay where they were
+    assert arrays["identity_mean"][eyes].mean(0) == pytest.approx(arrays["mean"][eyes].mean(0), abs=1e-3)
+
+
+def test_a_model_without_measured_statistics_is_its_own_basis(tmp_path):
+    arrays = stored()
+    path = change(arrays, tmp_path / "plain.npz", identity_root=None, identity_mean=None)
+    plain = assets.load_shape(path)[0]
+    assert np.asarray(plain.mean) == pytest.approx(arrays["mean"])
+    assert np.asarray(plain.identity_basis[:59]) == pytest.approx(arrays["identity_basis"].astype(np.float32))
+
+
 def change(arrays, path, **values):
     np.savez(path, **{k: v for k, v in (arrays | values).items() if v is not None})
     return path
@@ -170,6 +199,8 @@ def change(arrays, path, **values):
         ({"expressions": np.array(["a"])}, "'expressions': expected 52 names, found 1"),
         ({"name": None}, "'name': expected a string"),
         ({"uv": np.full((14411, 2), np.nan)}, "'uv': expected finite numbers"),
+        ({"identity_root": np.eye(5)}, r"'identity_root': expected \[158, n_s\], found \[5, 5\]"),
+        ({"identity_mean": np.zeros((7, 3))}, r"'identity_mean': expected \[14301, 3\], found \[7, 3\]"),
     ],
 )
 def test_wrong_shape_files(tmp_path, values, message):

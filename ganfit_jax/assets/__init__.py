@@ -75,6 +75,12 @@ def load_shape(name_or_path: str | os.PathLike[str] = "face") -> tuple[ShapeMode
         smooth = arrays["smooth_basis"].astype(np.float32)
         axes = arrays["smooth_scale"].astype(np.float32)[:, :, None] * np.eye(3, dtype=np.float32)
         basis = np.concatenate([basis, np.einsum("mv,mac->mavc", smooth, axes).reshape(-1, smooth.shape[1], 3)])
+    if "identity_root" in arrays:  # measured statistics: coefficients of the stored basis are root @ p_s
+        _check(
+            path, arrays, {"identity_root": ("k", "n_s"), "identity_mean": ("v", 3)}, {"k": len(basis), "v": sizes["v"]}
+        )
+        basis = np.tensordot(arrays["identity_root"].astype(np.float32).T, basis, 1)
+        arrays["mean"] = arrays["identity_mean"]
     arrays["identity_basis"] = basis
     kinds = {key: jnp.int32 if key in _INDICES else jnp.float32 for key in _SHAPE}
     fields = {key: jnp.asarray(arrays[key], kinds[key]) for key in _SHAPE if "." not in key}

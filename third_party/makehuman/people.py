@@ -122,14 +122,23 @@ def principal(people: np.ndarray, weights: np.ndarray, mirror: np.ndarray) -> tu
 
 
 def smooth_modes(points: np.ndarray, vertices: np.ndarray) -> np.ndarray:
-    """Leading eigenfunctions [SMOOTH_MODES, v] of the kernel on `points`, carried to `vertices` (Nystrom).
+    """Leading eigenfunctions [SMOOTH_MODES, v] of the kernel on `points` and their mirror images, at `vertices`.
 
-    Scaled by the roots of their eigenvalues, so that standard normal weights give the truncated process.
-    Luethi et al., Gaussian Process Morphable Models, TPAMI 2018.
+    Each is symmetric or antisymmetric: on such functions the kernel matrix of both halves is that of one half plus or
+    minus what the other half adds. Scaled by the roots of their eigenvalues, so that standard normal weights give the
+    truncated process; carried by Nystrom's formula. Luethi et al., Gaussian Process Morphable Models, TPAMI 2018.
     """
-    values, vectors = np.linalg.eigh(_kernel(points, points))
-    top = np.argsort(-values)[:SMOOTH_MODES]
-    return fix_signs((_kernel(vertices, points) @ (vectors[:, top] / np.sqrt(values[top]))).T)
+    opposite = points * np.array([-1.0, 1.0, 1.0])
+    here, there = _kernel(points, points), _kernel(points, opposite)
+    modes, values = [], []
+    for sign in (1.0, -1.0):
+        value, vector = np.linalg.eigh(here + sign * there)
+        value, vector = value[-SMOOTH_MODES:], vector[:, -SMOOTH_MODES:]
+        carried = (_kernel(vertices, points) + sign * _kernel(vertices, opposite)) @ (vector / np.sqrt(2.0 * value))
+        modes.append(carried.T)
+        values.append(value)
+    top = np.argsort(-np.concatenate(values))[:SMOOTH_MODES]
+    return fix_signs(np.concatenate(modes)[top])
 
 
 def smooth_scale(modes: np.ndarray, mirror: np.ndarray) -> np.ndarray:

@@ -1,0 +1,313 @@
+"""Gives the built-in face model the statistics of measured heads: ICT-FaceKit (MIT), 100 modes of light stage scans.
+
+    git clone https://github.com/ICT-VGL/ICT-FaceKit
+    python third_party/ict/measure.py --ict=ICT-FaceKit/FaceXModel [--face=face.npz] [--output=face.npz]
+
+Half a minute. Adds to the face model `identity_mean` [v, 3], the mean of these heads, and `identity_root` [n_s, n_s]:
+its own components keep spanning the shapes, and with p ~ N(0, 1) the coefficients identity_root @ p vary as these do.
+Running it on its own result gives the same result. ``ganfit_jax.assets.load_shape`` applies both.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import app, flags
+from scipy.spatial import KDTree
+from scipy.spatial.transform import Rotation
+
+HERE = Path(__file__).parent
+sys.path.insert(0, os.fspath(HERE.parent / "makehuman"))
+
+FACE = os.fspath(HERE.parents[1] / "ganfit_jax/assets/face.npz")
+ICT = flags.DEFINE_string("ict", None, "folder FaceXModel of ICT-FaceKit", required=True)
+MODEL = flags.DEFINE_string("face", FACE, "face model by makehuman/convert.py")
+OUTPUT = flags.DEFINE_string("output", FACE, "file to write")
+MODES, HEAD = 100, 11248  # identity modes; vertices of face, head and neck come first
+POINTS = 1500.0  # as many independent points as the surface is taken for, each exact to a millimetre
+AROUND = 0.1  # weight of skull, neck and ears beside the face
+REACH, RIM, AGREE, ALONG = 12.0, 3.0, 0.6, 0.15  # mm, mm, cosine of normals, weight of sliding along the surface
+ROUNDS, ARM = 14, 60.0  # of the registration; mm: a rotation is measured by what it moves at this distance
+SHRINKAGE = 0.5
+FLIP = np.array([-1.0, 1.0, 1.0])
+
+
+class Heads(NamedTuple):
+    """ICT-FaceKit's mean [v, 3], modes of one standard deviation [m, v, 3] in mm, triangles, 68 landmark vertices."""
+
+    mean: np.ndarray
+    modes: np.ndarray
+    faces: np.ndarray
+    landmarks: np.ndarray
+
+
+# Multi-PIE 68, from ICT-FaceKit's README
+JAW = (1225, 1888, 1052, 367, 1719, 1722, 2199, 1447, 966, 3661, 4390, 3927, 3924, 2608, 3272, 4088, 3443)
+BROWS = (268, 493, 1914, 2044, 1401, 3615, 4240, 4114, 2734, 2509)
+NOSE = (978, 4527, 4942, 4857, 1140, 2075, 1147, 4269, 3360)
+EYES = (1507, 1542, 1537, 1528, 1518, 1511, 3742, 3751, 3756, 3721, 3725, 3732)
+MOUTH = (
+    5708,
+    5695,
+    2081,
+    0,
+    4275,
+    6200,
+    6213,
+    6346,
+    6461,
+    5518,
+    5957,
+    5841,
+    5702,
+    5711,
+    5533,
+    6216,
+    6207,
+    6470,
+    5517,
+    5966,
+)
+LANDMARKS = np.array([*JAW, *BROWS, *NOSE, *EYES, *MOUTH])
+
+
+def read_heads(folder: Path) -> Heads:
+    """Raises ValueError with one line where a file is not as ICT-FaceKit's."""
+    mean, quads = read_obj(folder / "generic_neutral_mesh.obj")
+    quads = quads[(quads < HEAD).all(1)]
+    faces = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
+    faces = faces[faces[:, 1] != faces[:, 2]]  # a triangle is kept as a quad whose last corner is there twice
+    modes = []
+    for n in range(MODES):
+        vertices, _ = read_obj(folder / f"identity{n:03d}.obj")
+        if vertices.shape != mean.shape:
+            raise ValueError(f"{folder}/identity{n:03d}.obj: {len(vertices)} vertices, expected {len(mean)}")
+        modes.append((vertices - mean)[:HEAD])
+    return Heads(10.0 * mean[:HEAD], 10.0 * np.stack(modes), faces, LANDMARKS)
+
+
+def read_obj(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices [v, 3] and quads [q, 4] (a triangle: its last corner twice)."""
+    vertices, quads = [], []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith("v "):
+            vertices.append([float(x) for x in line.split()[1:4]])
+        elif line.startswith("f "):
+            corners = [int(x.split("/")[0]) - 1 for x in line.split()[1:]]
+            if len(corners) not in (3, 4):
+                raise ValueError(f"{file}: a face with {len(corners)} corners, expected 3 or 4")
+            quads.append((corners + corners[-1:])[:4])
+    if len(vertices) < HEAD:
+        raise ValueError(f"{file}: {len(vertices)} vertices, expected those of ICT-FaceKit ({HEAD} and more)")
+    return np.array(vertices), np.array(quads).reshape(-1, 4)
+
+
+class Ours(NamedTuple):
+    """The face model without measured statistics, as arrays in double precision."""
+
+    mean: np.ndarray  # [v, 3]
+    basis: np.ndarray  # [n_s, v, 3]
+    faces: np.ndarray
+    mirror: np.ndarray  # [v]: id of the mirror image
+    eyes: np.ndarray  # [v]: bool
+    weight: np.ndarray  # [v]: area, less around the face, none in eyes and mouth
+    corners: np.ndarray  # [68, 3]: vertices around the landmarks
+    barycentric: np.ndarray
+
+    def marks(self, vertices: np.ndarray) -> np.ndarray:
+        """The 51 inner landmarks [..., 51, 3]."""
+        return np.einsum("kc,...kcd->...kd", self.barycentric, vertices[..., self.corners, :])[..., 17:, :]
+
+
+def read_ours(arrays: dict[str, np.ndarray]) -> Ours:
+    smooth, scale = (arrays[f"smooth_{key}"].astype(float) for key in ("basis", "scale"))
+    basis = np.einsum("mv,mac->mavc", smooth, scale[:, :, None] * np.eye(3)).reshape(-1, smooth.shape[1], 3)
+    basis = np.concatenate([arrays["identity_basis"].astype(float), basis])
+    mean, faces = arrays["mean"].astype(float), arrays["faces"].astype(int)
+    eyes, mouth, face = (arrays[f"regions.{key}"].astype(float) for key in ("eyes", "mouth", "face"))
+    apart = np.c_[mean, 100.0 * eyes, 100.0 * mouth]
+    mirror = np.asarray(KDTree(apart).query(apart * [-1, 1, 1, 1, 1])[1])
+    area = np.linalg.norm(facets(mean, faces), axis=1) / 6.0
+    weight = np.zeros(len(mean))
+    np.add.at(weight, faces, area[:, None])
+    weight *= (AROUND + (1.0 - AROUND) * face) * (eyes + mouth == 0) * (arrays["regions.ears"] < 0.5)
+    corners = faces[arrays["landmark_faces"].astype(int)]
+    return Ours(mean, basis, faces, mirror, eyes > 0, weight, corners, arrays["landmark_barycentric"].astype(float))
+
+
+def facets(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Normals of the triangles, twice their area long."""
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    return np.cross(b - a, c - a)
+
+
+def normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    total = np.zeros_like(vertices)
+    np.add.at(total, faces, facets(vertices, faces)[:, None])
+    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+
+
+class Match(NamedTuple):
+    """Where our vertices lie on a surface: triangles [v], barycentrics [v, 3], and which of them count [v]."""
+
+    triangles: np.ndarray
+    barycentric: np.ndarray
+    counts: np.ndarray
+
+    def carry(self, faces: np.ndarray, field: np.ndarray) -> np.ndarray:
+        """A field [..., u, 3] over the surface's vertices, at ours."""
+        return np.einsum("vc,...vcd->...vd", self.barycentric, field[..., faces[self.triangles], :])
+
+
+def match(vertices: np.ndarray, ours: Ours, surface: np.ndarray, faces: np.ndarray) -> Match:
+    """Closest points, left out where the surfaces are far apart, look elsewhere, or end."""
+    import trimesh
+
+    corners = surface[faces]
+    near = np.asarray(KDTree(corners.mean(1)).query(vertices, k=12)[1])  # triangles are small: one of these is closest
+    spread = np.repeat(vertices, near.shape[1], axis=0)
+    closest = trimesh.triangles.closest_point(corners[near.ravel()], spread)
+    apart = np.linalg.norm(closest - spread, axis=1).reshape(near.shape)
+    rows, best = np.arange(len(vertices)), apart.argmin(1)
+    triangles, points = near[rows, best], closest.reshape(*near.shape, 3)[rows, best]
+    barycentric = trimesh.triangles.points_to_barycentric(corners[triangles], points)
+    found = Match(triangles, barycentric, np.zeros(len(vertices), bool))
+    edges, count = np.unique(np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), 1), axis=0, return_counts=True)
+    rim = KDTree(surface[np.unique(edges[count == 1])])
+    agree = (found.carry(faces, normals(surface, faces)) * normals(vertices, ours.faces)).sum(1) > AGREE
+    counts = agree & (apart[rows, best] < REACH) & (np.asarray(rim.query(points)[0]) > RIM) & (ours.weight > 0)
+    return found._replace(counts=counts & counts[ours.mirror])
+
+
+def rigid(points: np.ndarray) -> np.ndarray:
+    """What small motions do to points [n, 3]: [n, 3, 6], translations, then rotations."""
+    axes = np.eye(3)
+    turns = np.stack([np.cross(axis, points) / ARM for axis in axes], axis=2)
+    return np.concatenate([np.broadcast_to(axes, (len(points), 3, 3)), turns], axis=2)
+
+
+def solve(ours: Ours, jacobian: np.ndarray, root: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Coefficients and small motion [n_s + 6, k] of the damped least squares; `root`: factors before the rows."""
+    size = len(ours.basis)
+    damping = np.diag(np.r_[np.ones(size), np.full(6, 1e-3)])
+    weighted = jacobian * root[:, None]
+    return np.linalg.solve(weighted.T @ weighted + damping, weighted.T @ (wanted * root[:, None]))
+
+
+def design(ours: Ours, ids: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """What coefficients and small motions do to our vertices `ids`, which lie at `points`: [3 n, n_s + 6]."""
+    components = ours.basis[:, ids].reshape(len(ours.basis), -1).T
+    return np.concatenate([components, rigid(points).reshape(-1, 6)], axis=1)
+
+
+def register(ours: Ours, heads: Heads) -> tuple[Heads, Match]:
+    """ICT-FaceKit's heads moved to our mean, and where our vertices lie on them.
+
+    Our components are fitted to their mean: landmarks first, then more and more the closest points along the normals
+    (non-rigid ICP; the heads take the rigid motion).
+    """
+    size = len(ours.basis)
+    start = heads.mean[heads.landmarks[17:]]
+    goal = ours.marks(ours.mean)
+    turn = Rotation.align_vectors(goal - goal.mean(0), start - start.mean(0))[0]
+    heads = moved(heads, turn.as_matrix(), goal.mean(0) - turn.apply(start.mean(0)))
+    coefficients = np.zeros(size)
+    for step in range(ROUNDS):
+        vertices = ours.mean + np.tensordot(coefficients, ours.basis, 1)
+        found = match(vertices, ours, heads.mean, heads.faces)
+        ids = np.flatnonzero(found.counts)
+        normal = found.carry(heads.faces, normals(heads.mean, heads.faces))[ids]
+        normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+        # sqrt(P) of the metric P = n n' + ALONG (1 - n n')
+        metric = np.sqrt(ALONG) * np.eye(3) + (1 - np.sqrt(ALONG)) * np.einsum("vi,vj->vij", normal, normal)
+        aim = found.carry(heads.faces, heads.mean)[ids] - vertices[ids]
+        aim += np.tensordot(coefficients, ours.basis[:, ids], 1)
+        share = np.sqrt(POINTS * ours.weight[ids] / ours.weight[ids].sum())
+        rows = np.einsum("vij,vjk->vik", metric, design(ours, ids, vertices[ids]).reshape(len(ids), 3, -1))
+        pull = np.sqrt(0.5 + max(0, 8 - step))
+        components, turns = ours.marks(ours.basis).reshape(size, -1).T, rigid(ours.marks(vertices)).reshape(-1, 6)
+        marks = np.concatenate([components, turns], axis=1)
+        towards = heads.mean[heads.landmarks[17:]] - ours.marks(ours.mean)
+        jacobian = np.concatenate([rows.reshape(-1, size + 6), marks])
+        wanted = np.concatenate([np.einsum("vij,vj->vi", metric, aim).ravel(), towards.ravel()])[:, None]
+        root = np.concatenate([np.repeat(share, 3), np.full(len(marks), pull)])
+        found_motion = solve(ours, jacobian, root, wanted)[:, 0]
+        coefficients, motion = found_motion[:size], found_motion[size:]
+        back = Rotation.from_rotvec(-motion[3:] / ARM).as_matrix()
+        heads = moved(heads, back, -back @ motion[:3])
+    vertices = ours.mean + np.tensordot(coefficients, ours.basis, 1)
+    found = match(vertices, ours, heads.mean, heads.faces)
+    apart = np.linalg.norm(found.carry(heads.faces, heads.mean) - vertices, axis=1)
+    counts = found.counts
+    print(f"registered: {100 * counts.mean():.0f} % of the vertices, on average {apart[counts].mean():.2f} mm apart")
+    return heads, found
+
+
+def moved(heads: Heads, turn: np.ndarray, shift: np.ndarray) -> Heads:
+    return heads._replace(mean=heads.mean @ turn.T + shift, modes=heads.modes @ turn.T)
+
+
+def statistics(ours: Ours, heads: Heads, found: Match) -> tuple[np.ndarray, np.ndarray]:
+    """`identity_mean` [v, 3] and `identity_root` [n_s, n_s].
+
+    Mean and modes of the heads, carried to our vertices, are explained by our components and a small motion. Left and
+    right are alike: symmetric and antisymmetric components do not vary together, and the mean is symmetric. There are
+    more faces than the heads' modes make: the covariance is shrunk by SHRINKAGE towards the identity, which our
+    components have by themselves (Ledoit and Wolf, 2004).
+    """
+    ids, size = np.flatnonzero(found.counts), len(ours.basis)
+    modes = found.carry(heads.faces, heads.modes)
+    fields = np.concatenate([(found.carry(heads.faces, heads.mean) - ours.mean)[None], modes])[:, ids]
+    area = ours.weight[ids] / ours.weight[ids].sum()
+    jacobian, wanted = design(ours, ids, ours.mean[ids]), fields.reshape(len(fields), -1).T
+    solved = solve(ours, jacobian, np.repeat(np.sqrt(POINTS * area), 3), wanted)
+    left = (wanted - jacobian @ solved).T.reshape(fields.shape)
+    for name, field in (("modes", fields[1:]), ("not explained by our components", left[1:])):
+        print(f"{name}: {np.sqrt((field**2).sum((0, 2)) @ area):.2f} mm (root mean square)")
+    symmetric = np.einsum("kvc,kvc->k", ours.basis, ours.basis[:, ours.mirror] * FLIP) > 0
+    shift = np.tensordot(np.where(symmetric, solved[:size, 0], 0.0), ours.basis, 1)
+    shift = (shift + shift[ours.mirror] * FLIP) / 2.0
+    covariance = solved[:size, 1:] @ solved[:size, 1:].T * (symmetric[:, None] == symmetric[None])
+    values, vectors = np.linalg.eigh((1 - SHRINKAGE) * covariance + SHRINKAGE * np.eye(size))
+    order = np.argsort(-values)
+    vectors = vectors[:, order]
+    vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(0), np.arange(size)])
+    return ours.mean + shift - shift[ours.eyes].mean(0), vectors * np.sqrt(values[order])
+
+
+def measured(arrays: dict[str, np.ndarray], heads: Heads) -> dict[str, np.ndarray]:
+    """The face model's arrays with the heads' statistics, and the jaw's contour of the new mean."""
+    import landmarks
+
+    ours = read_ours(arrays)
+    mean, root = statistics(ours, *register(ours, heads))
+    skin = arrays["regions.eyes"] + arrays["regions.mouth"] == 0
+    usable = skin[ours.faces].all(1) & (arrays["regions.ears"][ours.faces].max(1) < 0.5)
+    jaw = np.einsum("kc,kcd->kd", ours.barycentric, mean[ours.corners])[:17]
+    contour = landmarks.contour(mean, ours.faces, usable, ours.mirror, jaw)
+    licence = "CC0-1.0 (MakeHuman base mesh and targets; face units by Mika Suominen); MIT (statistics: ICT-FaceKit)"
+    return arrays | {
+        "licence": np.array(licence),
+        "identity_mean": mean.astype(np.float32),
+        "identity_root": root.astype(np.float32),
+        "contour_faces": contour[0].astype(np.uint16),
+        "contour_barycentric": contour[1].astype(np.float32),
+    }
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]}")
+    import packed
+
+    with np.load(MODEL.value, allow_pickle=False) as data:
+        arrays: dict[str, Any] = {key: data[key] for key in data.files}
+    arrays = measured(arrays, read_heads(Path(ICT.value)))
+    digest = packed.save(OUTPUT.value, arrays)
+    print(f"{OUTPUT.value}: {os.path.getsize(OUTPUT.value) / 1e6:.2f} MB, sha256 {digest}")
+
+
+if __name__ == "__main__":
+    app.run(main)
