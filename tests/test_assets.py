@@ -200,6 +200,8 @@ def change(arrays, path, **values):
         ({"name": None}, "'name': expected a string"),
         ({"uv": np.full((14411, 2), np.nan)}, "'uv': expected finite numbers"),
         ({"identity_root": np.eye(5)}, r"'identity_root': expected \[158, n_s\], found \[5, 5\]"),
+        ({"identity_root": None}, "'identity_root': expected an array .*found no such key"),
+        ({"identity_mean": None}, "'identity_mean': expected an array .*found no such key"),
         ({"identity_mean": np.zeros((7, 3))}, r"'identity_mean': expected \[14301, 3\], found \[7, 3\]"),
     ],
 )

@@ -3,7 +3,9 @@
 A shape model holds the arrays of `types.ShapeModel` under their names (``regions.face`` and so on for the masks), any
 float or integer type, plus ``name``, ``licence`` and ``expressions`` (names, one per expression component; may be
 empty). The optional keys ``smooth_basis`` [m, v] and ``smooth_scale`` [m, 3] append 3 m identity components to
-``identity_basis``: each smooth function moves the vertices along x, then y, then z, by its scale for that axis.
+``identity_basis``: each smooth function moves the vertices along x, then y, then z, by its scale for that axis. The
+optional keys ``identity_mean`` [v, 3] and ``identity_root`` [k, n_s] hold statistics learnt elsewhere: the first takes
+the place of ``mean``, and coefficients of the k components so far are ``identity_root @ p_s``.
 
 A texture model holds ``mean`` [s, s, 3] (floats in [0, 1], or uint8), ``name``, ``licence`` and either ``basis``
 [n, s, s, 3] or, smaller, its luma and colour differences (red - luma, blue - luma) at half the resolution:
@@ -75,7 +77,7 @@ def load_shape(name_or_path: str | os.PathLike[str] = "face") -> tuple[ShapeMode
         smooth = arrays["smooth_basis"].astype(np.float32)
         axes = arrays["smooth_scale"].astype(np.float32)[:, :, None] * np.eye(3, dtype=np.float32)
         basis = np.concatenate([basis, np.einsum("mv,mac->mavc", smooth, axes).reshape(-1, smooth.shape[1], 3)])
-    if "identity_root" in arrays:  # measured statistics: coefficients of the stored basis are root @ p_s
+    if {"identity_root", "identity_mean"} & arrays.keys():
         _check(
             path, arrays, {"identity_root": ("k", "n_s"), "identity_mean": ("v", 3)}, {"k": len(basis), "v": sizes["v"]}
         )

