@@ -71,16 +71,12 @@ def load_shape(name_or_path: str | os.PathLike[str] = "face") -> tuple[ShapeMode
             raise InputError(f"{path}: key '{key}': expected indices in 0..{sizes[limit] - 1}, found {found}")
     if info.expressions and len(info.expressions) != sizes["n_e"]:
         raise InputError(f"{path}: key 'expressions': expected {sizes['n_e']} names, found {len(info.expressions)}")
-    basis = arrays["identity_basis"].astype(np.float32)
     if "smooth_basis" in arrays:
         _check(path, arrays, {"smooth_basis": ("m", "v"), "smooth_scale": ("m", 3)}, sizes)
-        smooth = arrays["smooth_basis"].astype(np.float32)
-        axes = arrays["smooth_scale"].astype(np.float32)[:, :, None] * np.eye(3, dtype=np.float32)
-        basis = np.concatenate([basis, np.einsum("mv,mac->mavc", smooth, axes).reshape(-1, smooth.shape[1], 3)])
+    basis = stored_basis(arrays)
     if {"identity_root", "identity_mean"} & arrays.keys():
-        _check(
-            path, arrays, {"identity_root": ("k", "n_s"), "identity_mean": ("v", 3)}, {"k": len(basis), "v": sizes["v"]}
-        )
+        learnt = {"identity_root": ("k", "n_s"), "identity_mean": ("v", 3)}
+        _check(path, arrays, learnt, {"k": len(basis), "v": sizes["v"]})
         basis = np.tensordot(arrays["identity_root"].astype(np.float32).T, basis, 1)
         arrays["mean"] = arrays["identity_mean"]
     arrays["identity_basis"] = basis
@@ -88,6 +84,16 @@ def load_shape(name_or_path: str | os.PathLike[str] = "face") -> tuple[ShapeMode
     fields = {key: jnp.asarray(arrays[key], kinds[key]) for key in _SHAPE if "." not in key}
     regions = Regions(*(jnp.asarray(arrays[f"regions.{k}"], jnp.float32) for k in Regions._fields))
     return ShapeModel(**fields, regions=regions, neighbours=raster.neighbours(fields["faces"])), info
+
+
+def stored_basis(arrays: dict[str, np.ndarray], dtype: type = np.float32) -> Float[np.ndarray, "k v 3"]:
+    """The identity components of a shape model's file, with those of its smooth functions, before ``identity_root``."""
+    basis = arrays["identity_basis"].astype(dtype)
+    if "smooth_basis" not in arrays:
+        return basis
+    smooth, axes = arrays["smooth_basis"].astype(dtype), arrays["smooth_scale"].astype(dtype)[:, :, None]
+    moves = np.einsum("mv,mac->mavc", smooth, axes * np.eye(3, dtype=dtype))
+    return np.concatenate([basis, moves.reshape(-1, smooth.shape[1], 3)])
 
 
 def load_texture(name_or_path: str | os.PathLike[str] = "albedo") -> tuple[LinearTexture | GanTexture, ModelInfo]:

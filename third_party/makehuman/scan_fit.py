@@ -6,6 +6,7 @@ Prints the mean distance of the scan's points to the fitted surface (mm; within 
 out, similarity alignment, coefficients within 3 standard deviations) and the spread of the coefficients.
 """
 
+import nearest
 from absl import app, flags
 
 SCAN = flags.DEFINE_string("scan", None, "OBJ or PLY of a head, y up, face towards +z, nose foremost", required=True)
@@ -15,20 +16,6 @@ RADIUS, EYELIDS, LIMIT = 75.0, 19.0, 3.0  # mm, mm, standard deviations
 STIFFNESS = 5.0  # weight of the squared coefficients against the squared distances in mm
 SLIDE = 0.2  # weight of the distance to the closest vertex against the distance to its plane
 ROUNDS = 40
-
-
-def closest_points(mesh, points):
-    """Closest surface points [n, 3]."""
-    import numpy as np
-    import trimesh
-    from scipy.spatial import KDTree
-
-    corners = np.asarray(mesh.triangles)
-    near = np.asarray(KDTree(corners.mean(1)).query(points, k=12)[1])  # faces are small: the closest is among these
-    spread = np.repeat(points, near.shape[1], axis=0)
-    closest = trimesh.triangles.closest_point(corners[near.ravel()], spread)
-    best = np.linalg.norm(closest - spread, axis=1).reshape(near.shape).argmin(1)
-    return closest.reshape(*near.shape, 3)[np.arange(len(points)), best]
 
 
 def seen_points(mesh, cell):
@@ -125,11 +112,11 @@ def fit(scan, model, unit):
     mesh, _ = surface(coefficients)
     for _ in range(10):  # similarity ICP
         region = points[kept(points)]
-        closest = closest_points(mesh, region)
+        closest, _ = nearest.closest(np.asarray(mesh.triangles), region)
         matrix, _, _ = trimesh.registration.procrustes(region, closest, reflection=False)
         points = points @ matrix[:3, :3].T + matrix[:3, 3]
     region = points[kept(points)]
-    distance = np.linalg.norm(closest_points(mesh, region) - region, axis=1)
+    distance = np.linalg.norm(nearest.closest(np.asarray(mesh.triangles), region)[0] - region, axis=1)
     return distance, coefficients
 
 
