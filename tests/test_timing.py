@@ -38,7 +38,7 @@ def landmark_uv(model, number):
 
 @pytest.mark.parametrize("number", [27, 30, 48, 54, 57])
 def test_a_dot_painted_at_a_landmark_is_seen_where_the_landmark_lies(models, number):
-    side = 1024
+    side, size = 1024, 3 * SIZE  # pixels fine enough for a corner of the mouth, where most of the dot lies in the fold
     texels = (np.arange(side) + 0.5) / side
     u, v = landmark_uv(models.shape, number)
     dot = np.exp(-0.5 * ((texels[None] - u) ** 2 + (texels[:, None] - v) ** 2) * (side / 8) ** 2)
@@ -46,12 +46,12 @@ def test_a_dot_painted_at_a_landmark_is_seen_where_the_landmark_lies(models, num
     dotted = models._replace(texture=LinearTexture(albedo, jnp.zeros((2, side, side, 3))))
     view = View(jnp.zeros(len(models.shape.expression_basis)), FRONT, WHITE)
     identity = Identity(jnp.zeros(len(models.shape.identity_basis)), jnp.zeros(2))
-    seen = fit_timing.photograph(dotted, Params(identity, jax.tree.map(lambda x: x[None], view)), SIZE)
+    seen = fit_timing.photograph(dotted, Params(identity, jax.tree.map(lambda x: x[None], view)), size)
     light = np.asarray(seen.image[..., 0] * seen.mask)
-    centre = np.arange(SIZE) + 0.5
+    centre = np.arange(size) + 0.5
     found = np.array([light.sum(0) @ centre, light.sum(1) @ centre]) / light.sum()
-    assert light.max() > 0.3
-    np.testing.assert_allclose(found, seen.landmarks[number], atol=1.0)
+    assert light.max() > 0.5
+    np.testing.assert_allclose(found, seen.landmarks[number], atol=1.5)
 
 
 def test_the_photos_are_ready_for_a_fit(models, case):
