@@ -21,7 +21,7 @@ from absl import app, flags
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from ganfit_jax import cases, measure, people, results, tasks, truth
+from ganfit_jax import cases, headscan, measure, people, results, tasks, truth
 from ganfit_jax.__main__ import cache_compilations
 from ganfit_jax.config import Config
 from ganfit_jax.errors import InputError, one_line
@@ -67,9 +67,11 @@ def truth_task(tools: measure.Tools) -> tasks.Task:
     models, infos, find, config = tools.models, tools.infos, tools.find, FLAGS.config
     sources = find.name, hashes(infos)
     if FLAGS.task == "scan":
-        head = Path(FLAGS.mesh or "--mesh"), Path(FLAGS.colours or "--colours")
-        names, work = truth.scan(models, infos, find, config, *head)
-        return tasks.plain_task("A scanned head", names, work, str((head, config, sources)))
+        if not (FLAGS.mesh and FLAGS.colours):
+            raise InputError("--task=scan: found no --mesh or no --colours, expected a scan and its picture")
+        head = Path(FLAGS.mesh), Path(FLAGS.colours)
+        names, work = headscan.scan(models, infos, find, config, *head)
+        return tasks.plain_task("A scanned head", names, work, str((head, config, sources)), headscan.finished)
     counts, sizes = whole_numbers("counts", FLAGS.counts), whole_numbers("sizes", FLAGS.sizes)
     settings = people.Settings(
         FLAGS.people or 20,

@@ -3,7 +3,7 @@
   python experiments/portraits.py --photos=PHOTOS --list=experiments/configs/held_out.txt --judge=mobilefacenet.npz \\
       --output=runs/portraits
 
-Resumable. Expected: about 25 s a portrait on two CPU cores. Writes photo, render, side view and comparison of each
+Resumable. Expected: about 50 s a portrait on one CPU core. Writes photo, render, side view and comparison of each
 portrait, results.json and sheet.png. The judges detect the face anew in every picture; dlib's library judges too.
 Portraits that fail are listed in results.json with the reason; the exit code is 1 if all did.
 """
@@ -24,6 +24,7 @@ from ganfit_jax.__main__ import cache_compilations
 from ganfit_jax.config import Config
 from ganfit_jax.detectors import detector
 from ganfit_jax.files import write_bytes
+from ganfit_jax.measure import stored_fit
 
 FLAGS = flags.FLAGS
 KINDS = ("render", "side", "detail", "detail_side")  # the fit's albedo, and completed with the photo's detail
@@ -44,7 +45,8 @@ def main(_) -> None:
 
     def portrait(name: str) -> dict[str, Any]:
         folder, file = results.prepare_folder(output / Path(name).stem), Path(FLAGS.photos) / name
-        if not (folder / "metrics.json").exists():
+        metrics = folder / "metrics.json"  # written last
+        if not metrics.exists() or stored_fit(folder, [file], infos, FLAGS.config) is None:
             fitted = pipeline.fit_with(models, infos, [file], FLAGS.config, find)
             params = fitted.fit.params
             front, side = jax.tree.map(lambda x: x[0], params.views), evaluation.side_view(params)
@@ -57,7 +59,7 @@ def main(_) -> None:
         files = {"photo": file} | {kind: folder / f"{kind}.png" for kind in KINDS}
         seen = {k: evaluation.describe(photo.read_photo(f), judge, find, network) for k, f in files.items()}
         return {"strip": photo.read_photo(folder / "comparison.png"), **seen,
-                "metrics": json.loads((folder / "metrics.json").read_text())}  # fmt: skip
+                "metrics": json.loads(metrics.read_text())}  # fmt: skip
 
     done, failed = evaluation.attempt(tqdm(names[: FLAGS.limit or None], unit="portrait"), portrait)
     table: dict[str, object] = {"portraits": len(done), "failed": failed}

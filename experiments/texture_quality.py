@@ -4,7 +4,8 @@
       --output=runs/quality
 
 Expected: some minutes on two CPU cores. Writes results.json, reconstructions.png (original | model | linear with as
-many coefficients, or what its maps allow | linear with 100) and neighbours.png (samples beside their closest maps).
+many coefficients, or what its maps allow | linear with 100 | the model with as few) and neighbours.png (samples beside
+their closest maps).
 """
 
 import json
@@ -41,7 +42,10 @@ def main(_) -> None:
     held, train = quality.split(Path(FLAGS.maps), Path(FLAGS.held_out).read_text().split(), side)
     models, counts = {"model": model}, {"linear": width, "linear_100": 100}
     models |= {name: quality.linear_model(train, count) for name, count in counts.items()}
-    table: dict = {"model": info.name, "side": side, "held_out": len(held.names), "training": len(train.names)}
+    fewest = [texture.latent_size(models[name]) for name in counts]  # the maps may not allow as many as the model has
+    models |= {f"model_{count}": quality.first_axes(model, count) for count in fewest if count < width}
+    table: dict = {"judged": info.name, "sha256": info.sha256, "side": side}
+    table |= {"held_out": len(held.names), "training": len(train.names)}
     table |= {"coefficients": {name: texture.latent_size(one) for name, one in models.items()}}
     originals = quality.high_frequency_energy(held.albedo, held.weight, 1)
     drawn, rebuilt = {}, {}

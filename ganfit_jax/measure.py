@@ -35,7 +35,8 @@ from ganfit_jax.subjects import neutral_face
 from ganfit_jax.types import ModelInfo, Models, Params, Recogniser
 
 OURS, MEAN, SIDE = "ganfit", "mean face", "ganfit, side"
-RESERVED = (OURS, MEAN, SIDE, "fit", "photo", "render", "mean", "side", "scan")  # files and figures have these names
+# Files and figures have these names.
+RESERVED = (OURS, MEAN, SIDE, "fit", "photo", "render", "geometry", "mean", "side", "scan")
 ARRAYS = "measured.npz"
 
 
@@ -195,17 +196,22 @@ def reconstructions(
     return faces, failures
 
 
-def fitted(case: Case, tools: Tools, folder: Path) -> Params:
-    """The fit in the folder, made where there is none of these photos with these settings."""
-    settings = json.loads(json.dumps(dataclasses.asdict(tools.config), default=str))
+def stored_fit(folder: Path, photos: Sequence[Path], infos: dict[str, ModelInfo], config: Config) -> Params | None:
+    """The fit that an earlier run left in the folder, if it is of these photos, models and settings."""
+    settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     try:
         stored = load_fit(folder / "fit.npz")
-        same = hashes(stored.infos) == hashes(tools.infos)
-        photos = [str(photo) for photo in case.photos]
-        if same and stored.config == settings and stored.extra["photos"].tolist() == photos:
-            return stored.params
+        names = [str(photo) for photo in photos]
+        same = hashes(stored.infos) == hashes(infos) and stored.config == settings
+        return stored.params if same and stored.extra["photos"].tolist() == names else None
     except (InputError, KeyError):
-        pass
+        return None
+
+
+def fitted(case: Case, tools: Tools, folder: Path) -> Params:
+    """The fit in the folder, made where there is none of these photos with these settings."""
+    if (stored := stored_fit(folder, case.photos, tools.infos, tools.config)) is not None:
+        return stored
     results.prepare_folder(folder)
     (callback, ends), started = phases.recorder(), time.perf_counter()
     result = pipeline.fit_with(tools.models, tools.infos, case.photos, tools.config, tools.find, callback=callback)
@@ -214,6 +220,7 @@ def fitted(case: Case, tools: Tools, folder: Path) -> Params:
     seconds = {"observe": result.seconds["observe"], "write": time.perf_counter() - ready}
     seconds["total"] = time.perf_counter() - started
     cost = phases.figures(ends, started, seconds, len(case.photos))
+    cost |= dict.fromkeys(("write MB", "total MB"), phases.peak_megabytes())
     write_bytes(folder / "phases.json", (json.dumps(cost, indent=2) + "\n").encode())
     return result.fit.params
 
@@ -231,6 +238,8 @@ def compare_pictures(
     for name, (shown, view) in drawn.items():
         own = albedo(models.texture, shown.identity.texture)
         save_png(folder / name, results.draw_person(models, shown, view, view.light, own, size).image)
+    grey = jnp.full_like(albedo(models.texture, params.identity.texture), 0.75)
+    save_png(folder / "geometry.png", results.draw_person(models, params, views[0], results.LAMP, grey, size).image)
     counts = range(len(views))
     files = {
         "photo": list(case.photos),
@@ -244,7 +253,8 @@ def compare_pictures(
         files[name] = [theirs[name]]
         save_png(folder / f"{name}.png", image)
     seen = {kind: np.stack([embedding(tools, path) for path in paths]) for kind, paths in files.items()}
-    pictures = {"photo": "fit/photo.png", "render": "fit/render.png", "side, relit": "side.png", MEAN: "mean.png"}
+    pictures = {"photo": "fit/photo.png", "render": "fit/render.png", "geometry": "geometry.png"}
+    pictures |= {"side, relit": "side.png", MEAN: "mean.png"}
     return seen, pictures | {name: f"{name}.png" for name in read}, failed
 
 

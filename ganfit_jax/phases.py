@@ -3,13 +3,16 @@
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from ganfit_jax.fit import Callback
+from ganfit_jax.gallery import Row
+
+TITLE = "Time and memory"
 
 
 def peak_megabytes() -> float:
@@ -47,6 +50,17 @@ def figures(
         found |= {f"{stage} s": (end - before) / photos, f"{stage} MB": peak}
         before = end
     return found | {f"{name} s": value / photos for name, value in seconds.items()}
+
+
+def of(row: Row) -> dict[str, Any]:
+    """Those of an item's figures that say what its fit cost."""
+    return {name: value for name, value in row.figures.items() if name.endswith((" s", " MB"))}
+
+
+def tables(rows: Iterable[Row]) -> dict[str, list[dict[str, Any]]]:
+    """`table` of these items under its title; nothing where no item says what its fit cost."""
+    costs = [cost for row in rows if (cost := of(row))]
+    return {TITLE: table(costs)} if costs else {}
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -25,15 +25,17 @@ def cumulative_curve(
     label: str = "distance, mm",
     limit: float = 7.0,
     weights: Mapping[str, Float[np.ndarray, "_"]] | None = None,
+    of: str = "points",
 ) -> None:
-    """Share (percent) of the points whose error is at most x, a curve for each name; x runs from 0 to `limit`."""
+    """Share (percent) of the points (or of what `of` names) whose error is at most x, a curve for each name; x runs
+    from 0 to `limit`."""
     grid = np.linspace(0.0, limit, 400)
 
     def draw(axes: Any) -> None:
         for (name, values), colour in zip(errors.items(), _colours(len(errors)), strict=True):
             share = 100.0 * cumulative(values, None if weights is None else weights[name], grid)
             axes.plot(grid, share, label=name, color=colour, linewidth=1.6)
-        axes.set(xlabel=label, ylabel="points, %", xlim=(0, limit), ylim=(0, 101))
+        axes.set(xlabel=label, ylabel=f"{of}, %", xlim=(0, limit), ylim=(0, 101))
 
     _figure(path, draw, len(errors))
 

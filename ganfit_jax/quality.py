@@ -3,7 +3,7 @@
 Maps are sRGB in [0, 1]; weights in [0, 1] say how well a texel was seen, and what was not seen never counts.
 """
 
-import json
+import dataclasses
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 from PIL import Image
 
-from ganfit_jax.corpus import LUMA, Maps, linear_basis, read_maps, with_mirror
+from ganfit_jax.corpus import LUMA, Maps, linear_basis, with_mirror
 from ganfit_jax.pyramid import gaussian, laplacian
+from ganfit_jax.texture_data import find_maps, read_map, teachers
 from ganfit_jax.types import GanTexture, LinearTexture
 
 WINDOW = 11  # side of SSIM's window, texels
@@ -251,21 +252,26 @@ def nearest(
 
 
 def split(folder: Path, held_out: Collection[str], side: int) -> tuple[Maps, Maps]:
-    """The maps of a folder at `side` texels: those named in `held_out`, and all others.
+    """The maps of a folder (`texture_data.find_maps`) at `side` texels: those named in `held_out`, and all others.
 
-    Left out of both are maps with less than 90 % of that detail (``detail.json``: ``{"NAME": texels, ...}``), maps that
-    are smaller, and variations of other maps (``varied_*``). Raises ValueError where nothing is left of either.
+    Left out of both are maps with less than 90 % of that detail, and variations of other maps (``varied_*``). Raises
+    ValueError where nothing is left of either.
     """
-    names = sorted(p.stem for p in folder.glob("*.png") if not p.stem.endswith(".weight"))
-    table = folder / "detail.json"
-    detail = json.loads(table.read_text()) if table.exists() else {}
-    names = [n for n in names if not n.startswith("varied_") and detail.get(n, side) >= 0.9 * side]
-    groups = [n for n in names if n in held_out], [n for n in names if n not in held_out]
+    files = [file for file in teachers(find_maps([folder]), side) if file.kind != "varied"]
+    groups = [f for f in files if f.path.stem in held_out], [f for f in files if f.path.stem not in held_out]
     for group, what in zip(groups, ("that are held out", "to build models from"), strict=True):
         if not group:
-            raise ValueError(f"{folder}: found no maps of {side} texels {what}, expected some ({len(names)} in all)")
-    held, train = (shrink(read_maps(folder, group), side) for group in groups)
-    return held, train
+            raise ValueError(f"{folder}: found no maps of {side} texels {what}, expected some ({len(files)} in all)")
+    held, train = (np.stack([np.float32(read_map(file, side)) for file in group]) for group in groups)
+    names = [tuple(file.path.stem for file in group) for group in groups]
+    return Maps(names[0], held[..., :3], held[..., 3]), Maps(names[1], train[..., :3], train[..., 3])
+
+
+def first_axes(model: LinearTexture | GanTexture, count: int) -> LinearTexture | GanTexture:
+    """The model with only the first `count` of its latents."""
+    if isinstance(model, GanTexture):
+        return dataclasses.replace(model, basis=model.basis[:count])
+    return model._replace(basis=model.basis[:count])
 
 
 def shrink(maps: Maps, side: int) -> Maps:

@@ -77,14 +77,10 @@ def plain_task(
     names: list[str],
     work: Callable[[str, Path], Row],
     settings: str,
-    finish: Callable[[dict[str, Row], Path], Shown] | None = None,
+    finish: Callable[[dict[str, Row], Path], Shown],
 ) -> Task:
-    """A task whose rows hold all its figures; without `finish`, its table has a line for each item."""
-
-    def listed(rows: dict[str, Row], output: Path) -> Shown:
-        return {"Items": [{"item": name, **row.figures} for name, row in rows.items()]}, {}
-
-    return Task(title, names, work, finish or listed, lambda name: settings, {}, ())
+    """A task whose rows hold all its figures."""
+    return Task(title, names, work, finish, lambda name: settings, {}, ())
 
 
 def example_cases(folder: Path, photo: Path, people: int, tools: Tools) -> tuple[list[Case], dict[str, str]]:
@@ -144,5 +140,5 @@ def tables_and_plots(people: Mapping[str, Person], groups: Mapping[str, str], to
     plots.histograms(output / "identity.png", {"mean face, same person": sign * found[MEAN].same, **sets}, label)
     made["Renders and photos"] = "identity.png"
     if costs := [p.phases for p in people.values() if p.phases]:
-        tables["Time and memory"] = phases.table(costs)
+        tables[phases.TITLE] = phases.table(costs)
     return tables, made

@@ -40,6 +40,10 @@ class MapFile(NamedTuple):
     detail: int  # texels: the largest level that it may teach
     kind: str  # "real", "varied" or "synthetic"
 
+    def teaches(self, resolution: int) -> bool:
+        """Whether it truly has so many texels a side."""
+        return self.detail >= ENOUGH * resolution
+
 
 def find_maps(folders: Sequence[str | Path], leave_out: Collection[str] = ()) -> tuple[MapFile, ...]:
     """All maps of the folders but those named in `leave_out` (held-out people), in order of folder and name.
@@ -70,7 +74,7 @@ def find_maps(folders: Sequence[str | Path], leave_out: Collection[str] = ()) ->
 
 def teachers(files: Sequence[MapFile], resolution: int) -> tuple[MapFile, ...]:
     """The maps that truly have `resolution` texels a side; ``InputError`` where there are none."""
-    chosen = tuple(f for f in files if f.detail >= ENOUGH * resolution)
+    chosen = tuple(f for f in files if f.teaches(resolution))
     if not chosen:
         best = max((f.detail for f in files), default=0)
         raise InputError(

@@ -222,7 +222,7 @@ def train(
                 bar.set_postfix_str(", ".join([f"{where.side} px", f"alpha {where.alpha:.2f}", *shown]))
             if number % training.look == 0 or last:
                 picture.save_png(output / "samples" / f"{number:07d}.png", sheet(graphs, state, training, files, where))
-                if held_out and where.side >= 16:
+                if where.side >= 16 and any(file.teaches(where.side) for file in held_out):
                     record(writer, log, number, where, distances(graphs, state, training, files, held_out, where))
             if number % training.every == 0 or last:
                 checkpoints.save(number, state)

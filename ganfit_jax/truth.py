@@ -1,7 +1,8 @@
-"""Fits whose truth is known: synthetic people and a scanned head, photographed by `studio`; tables and plots."""
+"""Fits whose truth is known: synthetic people photographed by `studio`, and what all such fits leave behind."""
 
 import dataclasses
 import hashlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import numpy as np
 from ganfit_jax import (
     assets,
     deviations,
-    headscan,
     people,
+    phases,
     picture,
     pigment,
     plots,
@@ -34,20 +35,11 @@ from ganfit_jax.metrics import Similarity, Surface, distances
 from ganfit_jax.people import Person, Settings, Shot
 from ganfit_jax.photo import read_photo
 from ganfit_jax.pipeline import Result, fit_with
-from ganfit_jax.protocols import summary
 from ganfit_jax.scans import Marked
 from ganfit_jax.types import ModelInfo, Models
 
 CASE = "case.csv"
 CANDIDATES = 3  # views drawn for each photo, as the detector finds no face in some
-SCAN_YAWS = (0.0, -45.0, 45.0, -22.0, 22.0)  # degrees; the first is the single photo
-SCAN_LIGHT = studio.Lighting(
-    (
-        studio.Lamp(np.array([0.5, 0.4, 0.9]), np.full(3, 0.6), 0.2),
-        studio.Lamp(np.array([-0.7, 0.1, 0.7]), np.full(3, 0.15), 0.3),
-    ),
-    np.full(3, 0.35),
-)
 
 Work = Callable[[str, Path], Row]
 
@@ -98,13 +90,13 @@ def synthetic(
             Pose(people.vertices(person, s.expression) - neutral, s.camera, studio.main_direction(s.lighting))
             for s in shots
         ]
-        result = fit_with(models, dict(infos), paths, config, find)
+        result, costs = fitted(models, infos, paths, config, find)
         found, error = deviations.figures(
             deviations.fitted(models.shape, result.fit.params), Head(model, neutral, tuple(poses))
         )
         figures: dict[str, float | str] = {
             **found,
-            "seconds": result.seconds["observe"] + result.seconds["fit"],
+            **costs,
             "photos": count,
             "size": size,
             "yaw": float(np.mean([abs(shot.yaw) for shot in shots])),
@@ -121,6 +113,17 @@ def synthetic(
         for size in settings.sizes
         for number in range(settings.people)
     ], work
+
+
+def fitted(
+    models: Models, infos: Mapping[str, ModelInfo], paths: Sequence[Path], config: Config, find: Detector
+) -> tuple[Result, dict[str, float]]:
+    """Fits the photos; also returns the ``seconds`` that it took, and the figures of `phases`."""
+    (callback, ends), started = phases.recorder(), time.perf_counter()
+    result = fit_with(models, dict(infos), paths, config, find, callback=callback)
+    spent = {"observe": result.seconds["observe"]}
+    costs = phases.figures(ends, started, spent, len(paths))
+    return result, {"seconds": spent["observe"] + result.seconds["fit"], **costs}
 
 
 def darkness(albedo: np.ndarray) -> float:
@@ -167,54 +170,6 @@ def photo_of(folder: Path, name: str, person: Person, shot: Shot, size: int, set
     return path
 
 
-def scan(
-    models: Models,
-    infos: Mapping[str, ModelInfo],
-    find: Detector,
-    config: Config,
-    mesh: Path,
-    colours: Path,
-    size: int = 512,
-    samples: int = 48,
-) -> tuple[list[str], Work]:
-    """A scanned head to fit from one photo and from five: items "1" and "5", and what measures one into its folder.
-
-    ``error_mm``: mean distance of the scan's surface to the neutral skin (`headscan.scan_error`); ``expressed_mm``: to
-    the skin with the first photo's expression; ``mean_face_mm``: to the model's mean face. Five photos are taken from
-    different sides (`SCAN_YAWS`) into a folder "photos-..." beside the items'.
-    """
-    read = headscan.read_scan(mesh, colours, models.shape, find)
-    kept = f"photos-{digest(mesh.resolve(), colours.resolve(), size, samples)}"
-
-    def work(name: str, folder: Path) -> Row:
-        paths = []
-        for yaw in SCAN_YAWS[: int(name)]:
-            paths.append(folder.parent / kept / f"{round(yaw)}.png")
-            if not paths[-1].exists():
-                paths[-1].parent.mkdir(parents=True, exist_ok=True)
-                random = np.random.default_rng(round(100 + yaw))
-                wall = studio.backdrop(size, random)
-                light, view = SCAN_LIGHT, headscan.camera_at(yaw, 0.0)
-                photo = studio.photograph([read.solid], view, light, size, wall, samples=samples)
-                picture.save_png(paths[-1], studio.developed(photo, random))
-        result = fit_with(models, dict(infos), paths, config, find)
-        head = deviations.fitted(models.shape, result.fit.params)
-        shapes = {
-            "error_mm": head.vertices,
-            "expressed_mm": head.vertices + head.poses[0].offsets,
-            "mean_face_mm": np.asarray(models.shape.mean, np.float64),
-        }
-        measured = {kind: headscan.scan_error(read, models.shape, shape) for kind, shape in shapes.items()}
-        figures: dict[str, float | str] = {kind: field.mean() for kind, (field, _) in measured.items()}
-        figures |= {"median_mm": summary([measured["error_mm"][0]])["median"], "photos": len(paths), "size": size}
-        figures |= {"seconds": result.seconds["observe"] + result.seconds["fit"]}
-        truth = Surface(read.solid.vertices, np.asarray(read.solid.faces))
-        tip = read.landmarks[NOSE_TIP]
-        return Row(figures, show(result, folder, truth, tip, measured["error_mm"][1], headscan.RADIUS))
-
-    return ["1", str(len(SCAN_YAWS))], work
-
-
 def show(
     result: Result,
     folder: Path,
@@ -259,4 +214,4 @@ def show(
 def finished(rows: Mapping[str, Row], output: Path) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
     """The tables of `synthetic` and its plots; leaves the manifest of its items in `output`."""
     write_manifest(list(rows), output)
-    return truth_report.tables(rows), truth_report.charts(rows, output)
+    return truth_report.tables(rows) | phases.tables(rows.values()), truth_report.charts(rows, output)

@@ -65,7 +65,8 @@ def fixed(figures: Mapping[str, Any], usual: Mapping[str, Any], varied: str) -> 
 
 
 def charts(rows: Mapping[str, Row], output: Path) -> dict[str, str]:
-    """Writes plots of the error against yaw, size and number of photos; title -> file name."""
+    """Writes plots of the error against yaw, size and number of photos where these differ, and of how many items have
+    which error; title -> file name."""
     figures = [row.figures for row in rows.values()]
     largest = max((f["size"] for f in figures), default=0)
     kinds = {"yaw": "yaw, degrees", "size": "side of the photo, pixels", "photos": "photos of a person"}
@@ -81,4 +82,13 @@ def charts(rows: Mapping[str, Row], output: Path) -> dict[str, str]:
             lines["mean face"].setdefault(place, []).append(float(each["mean_face_mm"]))
         plots.error_lines(output / f"error_{kind}.png", lines, label)
         made[f"Error by {label.split(',')[0]}"] = f"error_{kind}.png"
+    for photos in sorted({int(f["photos"]) for f in figures}):
+        chosen = [f for f in figures if f["photos"] == photos and f["size"] == largest]
+        kinds = {"fit": "error_mm", "mean face": "mean_face_mm"}
+        errors = {name: np.array([float(f[kind]) for f in chosen]) for name, kind in kinds.items()}
+        if not chosen:
+            continue
+        file = f"errors_{photos}.png"
+        plots.cumulative_curve(output / file, errors, "mean error of a person, mm", 4.0, of="people")
+        made[f"People by error, {photos} photo{'s' * (photos > 1)}"] = file
     return made

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 from skimage.metrics import structural_similarity
 
-from ganfit_jax import corpus, quality, texture
+from ganfit_jax import assets, corpus, quality, texture
 from ganfit_jax.types import LinearTexture
 
 RNG = np.random.default_rng(0)
@@ -154,7 +154,7 @@ def test_split_keeps_apart_what_is_held_out_and_what_has_no_detail(tmp_path):
     assert held.albedo[0] == pytest.approx(expected, abs=2 / 255)
     with pytest.raises(ValueError, match="held out"):
         quality.split(tmp_path, ["b"], 16)
-    with pytest.raises(ValueError, match="at least 64"):
+    with pytest.raises(ValueError, match="no map has the detail for 64"):
         quality.split(tmp_path, ["e"], 64)
 
 
@@ -165,3 +165,12 @@ def test_linear_model_spans_its_own_maps_and_their_mirror_images():
     found = quality.best_linear(model, SMOOTH[:, :, ::-1], ONES, 1e-9)
     rebuilt = np.asarray(jax.vmap(lambda z: texture.decode(model, z))(found))
     assert np.abs(rebuilt - np.clip(SMOOTH[:, :, ::-1], 0, 1)).mean() < 0.01
+
+
+def test_first_axes_leave_the_other_latents_at_nothing():
+    for model in (LinearTexture(jnp.asarray(SMOOTH[0]), jnp.asarray(SMOOTH[1:6])), assets.load_texture("gan")[0]):
+        few, latent = quality.first_axes(model, 2), jnp.array([0.7, -1.2])
+        padded = jnp.concatenate([latent, jnp.zeros(texture.latent_size(model) - 2)])
+        assert texture.latent_size(few) == 2
+        np.testing.assert_allclose(texture.decode(few, latent), texture.decode(model, padded), atol=1e-6)
+        assert jnp.abs(texture.decode(few, latent) - texture.decode(few, 0 * latent)).max() > 1e-3

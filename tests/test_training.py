@@ -261,6 +261,14 @@ def test_scalars_pictures_and_settings_of_a_run(files, tmp_path):
 
 
 @pytest.mark.slow
+def test_held_out_maps_without_the_detail_of_a_level_stop_nothing(files, tmp_path):
+    run = dataclasses.replace(TINY, side=16, batches=(4, 4, 4), images=(0, 0, 8), look=1)
+    training.train(run, files[:10], [file._replace(detail=8) for file in files[10:]], tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 2 and not any("swd/16" in row for row in rows)
+
+
+@pytest.mark.slow
 def test_a_run_begins_with_the_networks_of_another(files, tmp_path):
     """Blocks, colours and critic go over to a run with other latents, the rest begins anew; later steps come from the
     run itself."""

@@ -35,7 +35,8 @@ def detection():
 def knowing_fit(models, settings, number, views):
     """A fit that finds the truth of these views."""
 
-    def fit_with(given, infos, paths, config, find):
+    def fit_with(given, infos, paths, config, find, callback):
+        callback("align", 1, 1, {})
         person = people.draw_person(settings, number, given.shape, given.texture)
         shots = [people.draw_shot(settings, number, v, infos["shape"].expressions, given.shape) for v in views]
         lit = [truth.studio.main_direction(shot.lighting) for shot in shots]
@@ -73,6 +74,7 @@ def test_a_fit_that_finds_the_truth_has_no_error(loaded, tmp_path, monkeypatch):
     row = gallery.kept(folder, lambda: work("001-2x32", folder))
     assert row.figures["error_mm"] < 0.01 and row.figures["pose_degrees"] < 0.1 and row.figures["light_degrees"] < 0.1
     assert row.figures["expression_mm"] < 0.01 and row.figures["passed_over"] == 1 and row.figures["seconds"] == 3
+    assert row.figures["observe s"] == 0.5 and row.figures["align MB"] > 50, "per photo; of the process"
     assert calls == [(32, 32, 3)] * 3
     assert list(row.pictures) == ["photo", "all photos", "render", "geometry", "truth", "found", "error, 0 to 4 mm"]
     assert all((folder / name).is_file() for name in [*row.pictures.values(), "fit.npz"])
@@ -127,7 +129,13 @@ def test_tables_and_charts_by_hand(tmp_path):
     skin = {r["group"]: r["error_mm"] for r in tables["By skin, one photo"]}
     assert skin == {"up to 2.8 density of melanin": 1.0, "more than 2.8 density of melanin": 2.0}
     charts = truth_report.charts(rows, tmp_path)
-    assert sorted(charts.values()) == ["error_photos.png", "error_size.png", "error_yaw.png"]
+    assert sorted(charts.values()) == [
+        *("error_photos.png", "error_size.png", "error_yaw.png"),
+        *("errors_1.png", "errors_4.png"),
+    ]
+    assert list(truth_report.charts({"d": rows["d"]}, tmp_path).values()) == ["errors_4.png"], (
+        "one group has a plot, too"
+    )
     assert all((Path(tmp_path) / name).is_file() for name in charts.values())
     assert truth_report.tables({}) == {} and truth_report.charts({}, tmp_path) == {}
 

@@ -3,7 +3,7 @@
     python experiments/ablate.py --photos= --synthetic=4 --judge=mobilefacenet.npz \\
         --variants=experiments/configs/ablation_losses.py --output=runs/ablation_losses
 
-Four synthetic people (without --photos= the astronaut, too); expected: half a minute a cell on two CPU cores, and up to
+Four synthetic people (without --photos= the astronaut, too); expected: 45 s a cell on one CPU core, and up to
 two minutes of compilation for each variant. `ablation.py` has all variants.
 """
 
