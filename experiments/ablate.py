@@ -4,8 +4,9 @@
 
 fits the photos of --photos (a folder: each photo a person, each folder in it a person with several photos; a truth.npz
 or NAME.npz beside them gives errors in mm) and --synthetic people drawn from the model. Resumable, cell by cell.
-Expected: about 45 s a cell on one CPU core, and two minutes more for the first cell of each variant (compilation). Writes results.json, results.md, index.html, gallery.png, cells.csv,
-ablation_render.png and ablation_turned.png. Cells that fail are listed with the reason; the exit code is 1 if all did.
+Expected: about 45 s a cell on one CPU core, and two minutes more for the first cell of each variant (compilation).
+Writes results.json, results.md, index.html, gallery.png, cells.csv, ablation_render.png and ablation_turned.png. Cells
+that fail are listed with the reason; the exit code is 1 if all did.
 """
 
 import shlex
