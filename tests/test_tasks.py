@@ -140,7 +140,7 @@ def test_a_manifest_with_broken_files(tmp_path, monkeypatch, models, capsys):
     assert next(line for line in identity if line["render"] == "ganfit")["nearest photo is right, %"] == 100.0
     assert data["tables"]["Time and memory"][0]["seconds a photo"] == 2.0
     page, printed = (output / "index.html").read_text(), capsys.readouterr().out
-    assert page.count("<figure>") == 2 * 9 + 3 and "| rival | 1 |" in printed and "failed: cut: " in printed
+    assert page.count("<figure>") == 2 * 10 + 3 and "| rival | 1 |" in printed and "failed: cut: " in printed
 
     assert tasks.run(task, output, "command", iter) and asked[4:] == ["cut", "flat"], "only what failed is tried again"
     (output / "ann" / "measured.npz").unlink()
