@@ -171,7 +171,7 @@ def scan(
 def finished(rows: Mapping[str, Row], output: Path) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
     """The tables of `scan` (single photos, all of them together, each item, costs), and a plot of the error by yaw."""
     figures: dict[str, dict[str, Any]] = {
-        name: {k: v for k, v in row.figures.items() if k not in phases.of(row)} for name, row in rows.items()
+        name: {k: v for k, v in row.figures.items() if not phases.is_cost(k)} for name, row in rows.items()
     }
     singles = [each for each in figures.values() if "yaw" in each]
     groups = {"one photo": singles, "all photos": [each for each in figures.values() if "yaw" not in each]}

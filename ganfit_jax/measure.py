@@ -232,14 +232,13 @@ def compare_pictures(
     was described, the pictures, and of rivals' renders that cannot be read the reason."""
     models, size = tools.models, tools.config.size
     views = [jax.tree.map(lambda x, n=n: x[n], params.views) for n in range(len(case.photos))]
-    drawn = {name_of("mean", n, len(views)): (nobody, view) for n, view in enumerate(views)}
-    drawn["side.png"] = (params, side_view(params))
-    albedo = jax.jit(texture.decode)
-    for name, (shown, view) in drawn.items():
-        own = albedo(models.texture, shown.identity.texture)
-        save_png(folder / name, results.draw_person(models, shown, view, view.light, own, size).image)
-    grey = jnp.full_like(albedo(models.texture, params.identity.texture), 0.75)
-    save_png(folder / "geometry.png", results.draw_person(models, params, views[0], results.LAMP, grey, size).image)
+    decode = jax.jit(texture.decode)
+    own, mean = (decode(models.texture, shown.identity.texture) for shown in (params, nobody))
+    drawn = {name_of("mean", n, len(views)): (nobody, view, mean) for n, view in enumerate(views)}
+    drawn["side.png"] = (params, side_view(params), own)
+    for name, (shown, view, albedo) in drawn.items():
+        save_png(folder / name, results.draw_person(models, shown, view, view.light, albedo, size).image)
+    save_png(folder / "geometry.png", results.geometry(models, params, views[0], own, size))
     counts = range(len(views))
     files = {
         "photo": list(case.photos),

@@ -52,14 +52,15 @@ def figures(
     return found | {f"{name} s": value / photos for name, value in seconds.items()}
 
 
-def of(row: Row) -> dict[str, Any]:
-    """Those of an item's figures that say what its fit cost."""
-    return {name: value for name, value in row.figures.items() if name.endswith((" s", " MB"))}
+def is_cost(figure: str) -> bool:
+    """Whether a figure of this name says what a fit cost."""
+    return figure.endswith((" s", " MB"))
 
 
 def tables(rows: Iterable[Row]) -> dict[str, list[dict[str, Any]]]:
     """`table` of these items under its title; nothing where no item says what its fit cost."""
-    costs = [cost for row in rows if (cost := of(row))]
+    found = [{name: value for name, value in row.figures.items() if is_cost(name)} for row in rows]
+    costs = [cost for cost in found if cost]
     return {TITLE: table(costs)} if costs else {}
 
 

@@ -53,18 +53,24 @@ def draw_person(
     return draw(models.shape, vertices, albedo, view.camera, light, size, background=GREY)
 
 
+def geometry(
+    models: Models, params: Params, view: View, albedo: Float[Array, "s s 3"], size: int
+) -> Float[Array, "{size} {size} 3"]:
+    """The person's shape in plain grey under a lamp; of the albedo only the size counts."""
+    return draw_person(models, params, view, LAMP, jnp.full_like(albedo, 0.75), size).image
+
+
 def pictures(
     models: Models, params: Params, view: View, image: Float[Array, "h w 3"], albedo: Float[Array, "s s 3"]
 ) -> Pictures:
     """Everything that is shown of one photo of a person with this albedo map."""
     size = image.shape[0]
-    plain = jnp.full_like(albedo, 0.75)
     lit = draw_person(models, params, view, view.light, albedo, size)
     cover = lit.coverage[..., None]
     return Pictures(
         lit.image,
         jnp.clip(lit.image + (image - GREY) * (1.0 - cover), 0.0, 1.0),
-        draw_person(models, params, view, LAMP, plain, size).image,
+        geometry(models, params, view, albedo, size),
         draw_person(models, params, view, UNLIT, albedo, size).image,
         lit.landmarks,
     )

@@ -82,12 +82,11 @@ def charts(rows: Mapping[str, Row], output: Path) -> dict[str, str]:
             lines["mean face"].setdefault(place, []).append(float(each["mean_face_mm"]))
         plots.error_lines(output / f"error_{kind}.png", lines, label)
         made[f"Error by {label.split(',')[0]}"] = f"error_{kind}.png"
-    for photos in sorted({int(f["photos"]) for f in figures}):
-        chosen = [f for f in figures if f["photos"] == photos and f["size"] == largest]
-        kinds = {"fit": "error_mm", "mean face": "mean_face_mm"}
-        errors = {name: np.array([float(f[kind]) for f in chosen]) for name, kind in kinds.items()}
-        if not chosen:
-            continue
+    large = [f for f in figures if f["size"] == largest]
+    for photos in sorted({int(f["photos"]) for f in large}):
+        chosen = [f for f in large if f["photos"] == photos]
+        methods = {"fit": "error_mm", "mean face": "mean_face_mm"}
+        errors = {name: np.array([float(f[figure]) for f in chosen]) for name, figure in methods.items()}
         file = f"errors_{photos}.png"
         plots.cumulative_curve(output / file, errors, "mean error of a person, mm", 4.0, of="people")
         made[f"People by error, {photos} photo{'s' * (photos > 1)}"] = file
