@@ -24,6 +24,7 @@ flags.DEFINE_string("held_out", None, "Text file with the names of maps to leave
 flags.DEFINE_string("output", "runs/texture", "Folder for checkpoints, logs, samples and texture.npz.")
 flags.DEFINE_string("licence", "unknown", "Licence of the weights, stored in them.")
 flags.DEFINE_string("begin", None, "A run's folder or a texture model (npz, or 'gan') whose networks a new run takes.")
+flags.DEFINE_bool("new_path", False, "With --begin: a new linear path, of these maps, its latents turned to the old.")
 flags.DEFINE_bool("export", False, "Only write texture.npz from the newest checkpoint.")
 config_flags.DEFINE_config_dataclass("training", training.Training())
 
@@ -41,8 +42,9 @@ def main(_) -> None:
     else:
         kinds = {kind: sum(file.kind == kind for file in files) for kind in ("real", "varied", "synthetic")}
         print(f"maps: {kinds}, held out: {len(held_out)}", flush=True)
-        graphs, state = training.train(settings, files, held_out, output, begin)
-    texture_export.export(output / "texture.npz", graphs, state, settings, files, FLAGS.licence, begin)
+        graphs, state = training.train(settings, files, held_out, output, begin, FLAGS.new_path)
+    kept = None if FLAGS.new_path else begin
+    texture_export.export(output / "texture.npz", graphs, state, settings, files, FLAGS.licence, kept)
 
 
 if __name__ == "__main__":

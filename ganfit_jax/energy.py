@@ -31,6 +31,7 @@ class Static(NamedTuple):
     texture_norm: float = 0.0  # `losses.latent_prior`
     detail: bool = True  # `texture.decode`
     saturation: float = 0.1  # `losses.pixel`
+    mouth: float = 1.0  # `losses.landmark`
 
 
 def random_view(key: PRNGKeyArray, n_expressions: int, spread: dict[str, Array]) -> View:
@@ -109,7 +110,9 @@ def energy(
         points = morphable.landmarks(models.shape, vertices, view.camera.rotation)
         points = project(view.camera, points, static.size)[:, :2]
         if "landmark" in names:
-            terms["landmark"] = losses.landmark(points, observed.landmarks, observed.confidence, static.size)
+            terms["landmark"] = losses.landmark(
+                points, observed.landmarks, observed.confidence, static.size, static.mouth
+            )
         if names & IMAGE_TERMS:
             rendered = draw(models.shape, vertices, albedo, view.camera, view.light, static.size, background=GREY)
             image = like_photo(rendered.image, observed.image)

@@ -26,6 +26,7 @@ RIGHT_EYE = slice(36, 42)
 LEFT_EYE = slice(42, 48)
 OUTER_LIPS = slice(48, 60)
 INNER_LIPS = slice(60, 68)
+MOUTH = slice(48, 68)
 NOSE_TIP = 30
 OUTER_EYE_CORNERS = (36, 45)
 MOUTH_CORNERS = (48, 54)

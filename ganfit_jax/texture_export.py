@@ -58,8 +58,8 @@ def export(
     begin: Path | None = None,
 ) -> None:
     """Writes the averaged generator as a texture model (`assets.load_texture`), float16; the basis of a linear path as
-    `corpus.small_basis` makes it. Where the run began with the linear path of the texture model `begin`, latents keep
-    that model's mean and axes: they were found on its maps, which may be more than the run's."""
+    `corpus.small_basis` makes it. Where the run kept the linear path of the texture model `begin`, latents keep that
+    model's mean and axes: they were found on its maps, which may be more than the run's."""
     model = assets.load_texture(begin)[0] if begin is not None and not begin.is_dir() and training.linear else None
     if isinstance(model, GanTexture) and model.mean.size == training.latent:
         mean, basis = np.asarray(model.mean), np.asarray(model.basis)

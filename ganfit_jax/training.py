@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from ganfit_jax import assets, gan, picture, texture_data
 from ganfit_jax.checkpoints import Checkpoints
@@ -137,6 +137,15 @@ def linear_path(training: Training, files: Sequence[MapFile], count: int = 1500)
     return jnp.asarray(mean, jnp.float32), jnp.asarray(basis, jnp.float32)
 
 
+def turned(basis: Float[Array, "d s s c"], old: Float[Array, "d s s c"]) -> Float[Array, "d s s c"]:
+    """A basis whose latents mean what those of an `old` one meant, as nearly as may be: ``R basis`` with the
+    orthogonal R of least ``|R basis - old|`` (Schoenemann 1966). Its maps and their density stay the same, and networks
+    that were trained with the old basis understand it."""
+    flat = basis.reshape(len(basis), -1)
+    left, _, right = np.linalg.svd(np.asarray(old).reshape(len(old), -1) @ np.asarray(flat).T)
+    return jnp.asarray((left @ right) @ np.asarray(flat), jnp.float32).reshape(basis.shape)
+
+
 def restored(folder: Path) -> tuple[Training, gan.Networks, gan.GanState]:
     """Settings, graphs and newest state of the run in a folder; raises `InputError` where there is none."""
     training = stored(folder)
@@ -180,9 +189,11 @@ def train(
     held_out: Sequence[MapFile],
     output: Path,
     begin: Path | None = None,
+    new_path: bool = False,
 ) -> tuple[gan.Networks, gan.GanState]:
     """Trains to the end of the schedule, from where an earlier run into `output` stopped; a new run begins with random
-    networks or with those of another run or model, `begin` (`inherited`).
+    networks or with those of another run or model, `begin` (`inherited`). With `new_path` their linear path is made
+    anew from the run's maps and `turned` to the old one.
 
     Writes ``checkpoints/``, ``events.*`` (TensorBoard), ``log.jsonl``, ``samples/STEP.png`` and ``settings.json``.
     `held_out`: maps for the sliced Wasserstein distance; may be empty.
@@ -198,7 +209,9 @@ def train(
     if begin is not None and not done:
         state = inherited(state, begin)
     if training.linear and not done:
-        state = gan.with_linear(state, *(kept_path(state) or linear_path(training, files)))
+        kept = kept_path(state)
+        mean, basis = kept if kept and not new_path else linear_path(training, files)
+        state = gan.with_linear(state, mean, turned(basis, kept[1]) if kept and new_path else basis)
     write_bytes(output / "settings.json", (json.dumps(dataclasses.asdict(training), indent=2) + "\n").encode())
     counts = [s * b for s, b in zip(level_steps(training), training.batches, strict=False)]
     forget(output / "log.jsonl", done)

@@ -59,8 +59,12 @@ class Found(NamedTuple):
 
 def open_shop(root: Path, output: Path, texture_model: str | None, smallest: float, size: int) -> Workshop:
     """Loads what is needed. Without a texture model, photos are aligned by their landmarks alone; with one, by their
-    colours as well. No recognition network takes part."""
+    colours as well. No recognition network takes part.
+
+    The mesh obeys the mouth's landmarks closely: a smile that it did not follow would be painted into the map, and the
+    mouths of later fits would stay too small in turn."""
     config = Config()
+    config.mouth, config.weights.expression, config.align.steps = 8.0, 0.06, 200
     shape, info = assets.load_shape(config.shape_model)
     config.full.steps = 0
     if texture_model is None:

@@ -294,6 +294,27 @@ def test_a_run_begins_with_the_networks_of_another(files, tmp_path):
             training.inherited(fresh, empty)
 
 
+def test_a_turned_basis_is_the_same_model_and_nearest_to_the_old():
+    """Turning back a basis that was turned finds it again; noise added, no other rotation is nearer, and the maps'
+    covariance stays."""
+    rng = np.random.default_rng(0)
+    old = rng.standard_normal((5, 4, 4, 3)).astype(np.float32)
+
+    def turned(basis):
+        return np.asarray(training.turned(jnp.asarray(basis, jnp.float32), jnp.asarray(old)))
+
+    rotations = [np.linalg.qr(rng.standard_normal((5, 5)))[0] for _ in range(20)]
+    turn = np.einsum("ij,jhwc->ihwc", rotations[0], old)
+    np.testing.assert_allclose(turned(turn), old, atol=1e-5)
+    noisy = turn + 0.3 * rng.standard_normal(turn.shape).astype(np.float32)
+    found = turned(noisy)
+    np.testing.assert_allclose(np.tensordot(found.T, found, 1), np.tensordot(noisy.T, noisy, 1), atol=1e-4)
+    small = [np.linalg.qr(np.eye(5) + 0.05 * rng.standard_normal((5, 5)))[0] for _ in range(20)]
+    for rotation in [*rotations, *(q * np.sign(np.diag(q)) for q in small)]:
+        other = np.einsum("ij,jhwc->ihwc", rotation, found)
+        assert np.sum((found - old) ** 2) <= np.sum((other - old) ** 2) + 1e-4
+
+
 @pytest.mark.slow
 def test_a_run_begins_with_a_texture_model(files, tmp_path):
     """A generator from a file: its blocks and its linear path go over, to the codes too, and training goes on from
@@ -321,6 +342,11 @@ def test_a_run_begins_with_a_texture_model(files, tmp_path):
     np.testing.assert_array_equal(models[0].basis, models[1].basis)
     with pytest.raises(InputError, match="linear texture model"):
         training.inherited(fresh, Path("albedo"))
+    one = dataclasses.replace(run, images=(0, 4))
+    _, anew = training.train(one, files, [], tmp_path / "third", begin=tmp_path / "texture.npz", new_path=True)
+    mean, basis = training.linear_path(one, files)
+    np.testing.assert_allclose(anew.average["linear"]["mean"][...], 2 * mean - 1, atol=1e-6)
+    np.testing.assert_allclose(anew.average["linear"]["basis"][...], 2 * training.turned(basis, path[1]), atol=1e-5)
 
 
 def test_samples_are_in_range_and_fade(files):
