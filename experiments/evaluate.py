@@ -7,7 +7,7 @@
   python experiments/evaluate.py --task=synthetic --people=20 --counts=1,4     (leaves a manifest for other programs)
   python experiments/evaluate.py --task=scan --mesh=head.obj --colours=head.jpg
 
-Expected: about 40 s a person and photo on two CPU cores; the example takes six minutes. Resumable; what fails is
+Expected: about 40 s a person and photo on one CPU core; the example takes six minutes. Resumable; what fails is
 listed and stops nothing. Writes results.json, results.md, index.html, gallery.png and plots. Columns of the
 manifest and folders of MICC: ganfit_jax/cases.py; rivals' files (--fits): ganfit_jax/scans.py. The exit code is 1 if
 everything failed.
