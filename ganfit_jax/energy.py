@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ganfit_jax import losses, morphable, texture
 from ganfit_jax.assets import LUMA
 from ganfit_jax.camera import project
+from ganfit_jax.landmarks import MOUTH
 from ganfit_jax.recognition import align, features
 from ganfit_jax.render import draw
 from ganfit_jax.types import Camera, Features, Light, Models, Observation, Params, Recogniser, View
@@ -31,7 +32,7 @@ class Static(NamedTuple):
     texture_norm: float = 0.0  # `losses.latent_prior`
     detail: bool = True  # `texture.decode`
     saturation: float = 0.1  # `losses.pixel`
-    mouth: float = 1.0  # `losses.landmark`
+    mouth: float = 0.0  # the landmark term of the mouth, for the expression alone, counts so much more
 
 
 def random_view(key: PRNGKeyArray, n_expressions: int, spread: dict[str, Array]) -> View:
@@ -104,15 +105,26 @@ def energy(
     identity, views = params.identity, params.views
     albedo = texture.decode(models.texture, identity.texture, static.detail)  # dropped where no term needs it
 
+    def expressed(view: View, observed: Observation) -> Float[Array, ""]:
+        """The landmark term of the mouth alone, which moves the expression and neither shape nor camera."""
+        shape, camera = jax.lax.stop_gradient((identity.shape, view.camera))
+        points = morphable.landmarks(
+            models.shape, morphable.vertices(models.shape, shape, view.expression), camera.rotation
+        )
+        points = project(camera, points, static.size)[:, :2]
+        mouth = jnp.zeros_like(observed.confidence).at[MOUTH].set(observed.confidence[MOUTH])
+        share = jnp.sum(mouth) / (jnp.sum(observed.confidence) + 1e-6)
+        return share * losses.landmark(points, observed.landmarks, mouth, static.size)
+
     def one_view(view: View, observed: Observation) -> tuple[dict[str, Array], Any]:
         vertices = morphable.vertices(models.shape, identity.shape, view.expression)
         terms, chip = {}, None
         points = morphable.landmarks(models.shape, vertices, view.camera.rotation)
         points = project(view.camera, points, static.size)[:, :2]
         if "landmark" in names:
-            terms["landmark"] = losses.landmark(
-                points, observed.landmarks, observed.confidence, static.size, static.mouth
-            )
+            terms["landmark"] = losses.landmark(points, observed.landmarks, observed.confidence, static.size)
+            if static.mouth:
+                terms["landmark"] += static.mouth * expressed(view, observed)
         if names & IMAGE_TERMS:
             rendered = draw(models.shape, vertices, albedo, view.camera, view.light, static.size, background=GREY)
             image = like_photo(rendered.image, observed.image)

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ganfit_jax.landmarks import MOUTH
 from ganfit_jax.types import Features, Light
 
 
@@ -57,15 +56,12 @@ def landmark(
     observed: Float[Array, "68 2"],
     confidence: Float[Array, "68"],
     size: int,
-    mouth: float = 1.0,
 ) -> Float[Array, ""]:
     """Weighted mean squared distance of the 68 points, in squared percents of the image side (paper: L_lan).
 
-    Points in pixels of an image of side `size`; a point of confidence 0 is ignored. The squares of the mouth's 20
-    points count `mouth` times. Range: [0, inf).
+    Points in pixels of an image of side `size`; a point of confidence 0 is ignored. Range: [0, inf).
     """
     squared = jnp.sum((100.0 / size * (projected - observed)) ** 2, axis=-1)
-    squared = squared.at[MOUTH].multiply(mouth)
     return jnp.sum(confidence * squared) / (jnp.sum(confidence) + 1e-6)
 
 
