@@ -1,9 +1,9 @@
 """The paper's ablation, each of its losses left out (in all stages), and the texture model: for a figure.
 
-    python experiments/ablate.py --photos= --synthetic=4 --judge=mobilefacenet.npz \\
+    python experiments/ablate.py --synthetic=4 --judge=mobilefacenet.npz \\
         --variants=experiments/configs/ablation_losses.py --output=runs/ablation_losses
 
-Four synthetic people (without --photos= the astronaut, too); expected: 45 s a cell on one CPU core, and up to
+The astronaut and four synthetic people; expected: 45 s a cell on one CPU core, and up to
 two minutes of compilation for each variant. `ablation.py` has all variants.
 """
 
