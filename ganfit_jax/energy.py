@@ -105,26 +105,24 @@ def energy(
     identity, views = params.identity, params.views
     albedo = texture.decode(models.texture, identity.texture, static.detail)  # dropped where no term needs it
 
-    def expressed(view: View, observed: Observation) -> Float[Array, ""]:
-        """The landmark term of the mouth alone, which moves the expression and neither shape nor camera."""
-        shape, camera = jax.lax.stop_gradient((identity.shape, view.camera))
-        points = morphable.landmarks(
-            models.shape, morphable.vertices(models.shape, shape, view.expression), camera.rotation
-        )
-        points = project(camera, points, static.size)[:, :2]
-        mouth = jnp.zeros_like(observed.confidence).at[MOUTH].set(observed.confidence[MOUTH])
-        share = jnp.sum(mouth) / (jnp.sum(observed.confidence) + 1e-6)
-        return share * losses.landmark(points, observed.landmarks, mouth, static.size)
+    def placed(shape: Array, expression: Array, camera: Camera) -> tuple[Array, Array]:
+        """The vertices, and the landmarks in pixels."""
+        vertices = morphable.vertices(models.shape, shape, expression)
+        points = morphable.landmarks(models.shape, vertices, camera.rotation)
+        return vertices, project(camera, points, static.size)[:, :2]
 
     def one_view(view: View, observed: Observation) -> tuple[dict[str, Array], Any]:
-        vertices = morphable.vertices(models.shape, identity.shape, view.expression)
+        vertices, points = placed(identity.shape, view.expression, view.camera)
         terms, chip = {}, None
-        points = morphable.landmarks(models.shape, vertices, view.camera.rotation)
-        points = project(view.camera, points, static.size)[:, :2]
         if "landmark" in names:
             terms["landmark"] = losses.landmark(points, observed.landmarks, observed.confidence, static.size)
             if static.mouth:
-                terms["landmark"] += static.mouth * expressed(view, observed)
+                shape, camera = jax.lax.stop_gradient((identity.shape, view.camera))
+                mouth = placed(shape, view.expression, camera)[1][MOUTH]
+                points_of_mouth = observed.landmarks.at[MOUTH].set(mouth)  # the others at no distance
+                terms["landmark"] += static.mouth * losses.landmark(
+                    points_of_mouth, observed.landmarks, observed.confidence, static.size
+                )
         if names & IMAGE_TERMS:
             rendered = draw(models.shape, vertices, albedo, view.camera, view.light, static.size, background=GREY)
             image = like_photo(rendered.image, observed.image)

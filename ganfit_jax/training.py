@@ -209,9 +209,11 @@ def train(
     if begin is not None and not done:
         state = inherited(state, begin)
     if training.linear and not done:
-        kept = kept_path(state)
-        mean, basis = kept if kept and not new_path else linear_path(training, files)
-        state = gan.with_linear(state, mean, turned(basis, kept[1]) if kept and new_path else basis)
+        path = kept_path(state)
+        if path is None or new_path:
+            mean, basis = linear_path(training, files)
+            path = mean, basis if path is None else turned(basis, path[1])
+        state = gan.with_linear(state, *path)
     write_bytes(output / "settings.json", (json.dumps(dataclasses.asdict(training), indent=2) + "\n").encode())
     counts = [s * b for s, b in zip(level_steps(training), training.batches, strict=False)]
     forget(output / "log.jsonl", done)
