@@ -71,7 +71,7 @@ def landmark_error(found: Num[np.ndarray, "68 d"], truth: Num[np.ndarray, "68 d"
 
 def face_size(landmarks: Num[np.ndarray, "68 d"]) -> float:
     """Distance between the eyes' centres, or from the eyes to the mouth where that is more (profiles)."""
-    right, left, mouth = landmarks[RIGHT_EYE].mean(0), landmarks[LEFT_EYE].mean(0), landmarks[48:].mean(0)
+    right, left, mouth = landmarks[RIGHT_EYE].mean(0), landmarks[LEFT_EYE].mean(0), landmarks[MOUTH].mean(0)
     return float(max(np.linalg.norm(left - right), np.linalg.norm((left + right) / 2 - mouth)))
 
 

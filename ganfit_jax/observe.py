@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from PIL import Image
 
 from ganfit_jax.errors import InputError
-from ganfit_jax.landmarks import Detection, face_size
+from ganfit_jax.landmarks import MOUTH, Detection, face_size
 from ganfit_jax.recognition import aligned_chip, features
 from ganfit_jax.types import Features, Observation, Recogniser
 
@@ -145,7 +145,7 @@ def cut(
 def _up(landmarks: Float[np.ndarray, "68 2"]) -> Float[np.ndarray, "2"]:
     """Unit vector from the mouth to the eyes, photo pixels."""
     points = np.asarray(landmarks, np.float64)
-    up = points[36:48].mean(0) - points[48:68].mean(0)
+    up = points[36:48].mean(0) - points[MOUTH].mean(0)
     return up / max(float(np.linalg.norm(up)), 1e-9)
 
 
