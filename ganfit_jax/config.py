@@ -109,7 +109,6 @@ class Config:
     seed: int = 0
     chunk: int = 10  # steps between two reports
     texture_norm: float = 0.0  # the texture term draws the latent's length to so many sqrt(n); 1 = as drawn in training
-    mouth: float = 0.0  # so many times more the mouth's landmarks count, for the expression alone
     saturation: float = 0.1  # colour difference, in [0, 1], about which the pixel term stops growing; large = plain L1
     stiffness: float = 8.0  # multiplies the expression prior of the units named next
     stiff: tuple[str, ...] = ("noseSneer", "eyeLook", "jawForward", "cheekPuff", "tongueOut")

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ganfit_jax import losses, morphable, texture
 from ganfit_jax.assets import LUMA
 from ganfit_jax.camera import project
-from ganfit_jax.landmarks import MOUTH
 from ganfit_jax.recognition import align, features
 from ganfit_jax.render import draw
 from ganfit_jax.types import Camera, Features, Light, Models, Observation, Params, Recogniser, View
@@ -32,7 +31,6 @@ class Static(NamedTuple):
     texture_norm: float = 0.0  # `losses.latent_prior`
     detail: bool = True  # `texture.decode`
     saturation: float = 0.1  # `losses.pixel`
-    mouth: float = 0.0  # the landmark term of the mouth, for the expression alone, counts so much more
 
 
 def random_view(key: PRNGKeyArray, n_expressions: int, spread: dict[str, Array]) -> View:
@@ -105,24 +103,13 @@ def energy(
     identity, views = params.identity, params.views
     albedo = texture.decode(models.texture, identity.texture, static.detail)  # dropped where no term needs it
 
-    def placed(shape: Array, expression: Array, camera: Camera) -> tuple[Array, Array]:
-        """The vertices, and the landmarks in pixels."""
-        vertices = morphable.vertices(models.shape, shape, expression)
-        points = morphable.landmarks(models.shape, vertices, camera.rotation)
-        return vertices, project(camera, points, static.size)[:, :2]
-
     def one_view(view: View, observed: Observation) -> tuple[dict[str, Array], Any]:
-        vertices, points = placed(identity.shape, view.expression, view.camera)
+        vertices = morphable.vertices(models.shape, identity.shape, view.expression)
         terms, chip = {}, None
+        points = morphable.landmarks(models.shape, vertices, view.camera.rotation)
+        points = project(view.camera, points, static.size)[:, :2]
         if "landmark" in names:
             terms["landmark"] = losses.landmark(points, observed.landmarks, observed.confidence, static.size)
-            if static.mouth:
-                shape, camera = jax.lax.stop_gradient((identity.shape, view.camera))
-                mouth = placed(shape, view.expression, camera)[1][MOUTH]
-                points_of_mouth = observed.landmarks.at[MOUTH].set(mouth)  # the others at no distance
-                terms["landmark"] += static.mouth * losses.landmark(
-                    points_of_mouth, observed.landmarks, observed.confidence, static.size
-                )
         if names & IMAGE_TERMS:
             rendered = draw(models.shape, vertices, albedo, view.camera, view.light, static.size, background=GREY)
             image = like_photo(rendered.image, observed.image)

@@ -153,7 +153,7 @@ def run_stage(
     moments = jax.vmap(ADAM.init)(params) if people else ADAM.init(params)
     # Explicit types: a weakly typed first state would compile the program twice.
     state = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), State(params, moments, jnp.zeros(people)))
-    static = Static(config.size, config.second.size, config.texture_norm, stage.detail, config.saturation, config.mouth)
+    static = Static(config.size, config.second.size, config.texture_norm, stage.detail, config.saturation)
     run = partial(compiled_people_chunk if people else compiled_chunk, static=static)
     spans = [slice(i, i + config.chunk) for i in range(0, stage.steps, config.chunk)]
     parts = [(keys[..., span], scales[span]) for span in spans]

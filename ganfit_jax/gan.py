@@ -20,7 +20,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ganfit_jax.augment import augment
-from ganfit_jax.generator import Discriminator, Generator, Projection, channels, enlarge, levels, mix, shrink
+from ganfit_jax.generator import Discriminator, Generator, Projection, channels, enlarge, levels, mix, resized, shrink
 
 ADAM = optax.scale_by_adam(b1=0.0, b2=0.99, eps=1e-8)
 STEADY = optax.scale_by_adam(b1=0.9, b2=0.99, eps=1e-8)  # without a critic: three times fewer steps (measured)
@@ -70,6 +70,14 @@ class Batch(NamedTuple):
     weight: Float[Array, "n s s"]  # visibility, [0, 1]
 
 
+class Path(NamedTuple):
+    """A generator's linear path and where its networks may add to it."""
+
+    mean: Float[Array, "s s 3"]  # sRGB, [0, 1]
+    basis: Float[Array, "d s s 3"]
+    taught: Float[Array, "s s 1"]  # 1 = they add all of what they draw, 0 = nothing
+
+
 def create(settings: Settings, seed: int) -> tuple[Networks, GanState]:
     """Static graphs and the state before the first step. Raises ValueError where a level would learn nothing."""
     if settings.adversarial > 4 and not settings.reconstruction:
@@ -98,8 +106,9 @@ def create(settings: Settings, seed: int) -> tuple[Networks, GanState]:
     return Networks(*graphs, *(None,) * (3 - len(graphs))), GanState(weights, fresh_moments(weights), average)
 
 
-def with_linear(state: GanState, mean: Float[Array, "s s 3"], basis: Float[Array, "d s s 3"]) -> GanState:
-    """The state with a linear path, sRGB in [0, 1] as of `types.LinearTexture`, and the codes that go with it."""
+def with_linear(state: GanState, path: Path) -> GanState:
+    """The state with a linear path and the codes that go with it."""
+    mean, basis, taught = path
 
     def fill(weights: Any) -> Any:
         weights = jax.tree.map(lambda x: x, weights)
@@ -108,6 +117,8 @@ def with_linear(state: GanState, mean: Float[Array, "s s 3"], basis: Float[Array
         while maps.shape[1] > side:
             maps = shrink(maps)
         weights["linear"]["mean"][...], weights["linear"]["basis"][...] = maps[0], maps[1:]
+        if "taught" in weights:
+            weights["taught"][...] = resized(taught[None], side)[0]
         return weights
 
     old = state.weights

@@ -158,12 +158,15 @@ class Generator(nnx.Module):
     as it is. The linear model gives tone and features; of the networks' colours counts only what is finer than about
     eight texels (from 16 x 16 on), so that a critic that still errs cannot pull tones away. Every block sees the linear
     model's map and its fine part, eight times as strong: to sharpen what lies there is learned far sooner than to draw
-    it anew.
+    it anew. Where hardly any of the training's maps is seen, nobody teaches the networks anything: `taught`, in [0, 1],
+    multiplies their colours at each texel.
     """
 
     def __init__(self, latent: int, widths: Sequence[int], rngs: nnx.Rngs, colours: int = 3, linear: int = 0):
         self.widths = tuple(widths)
         self.linear = Linear(latent, linear) if linear else None
+        if linear:
+            self.taught = nnx.Param(jnp.ones((linear, linear, 1), jnp.float32))
         self.dense = Scaled(latent, 16 * widths[0], 0, rngs, gain=2**0.5 / 4)
         self.first = Scaled(widths[0], widths[0], 3, rngs)
         more = 2 * colours if linear else 0
@@ -201,7 +204,10 @@ class Generator(nnx.Module):
     ) -> Float[Array, "n s s c"]:
         """The colours of a level's features; `path` is the linear path's map."""
         image = self.colours[levels(side) - 1](x).astype(jnp.float32)
-        return image if path is None else resized(path, side) + fine(image)
+        if path is None:
+            return image
+        taught = jax.lax.stop_gradient(self.taught[...])
+        return resized(path, side) + resized(taught[None], side) * fine(image)
 
 
 class Discriminator(nnx.Module):

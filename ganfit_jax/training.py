@@ -124,8 +124,9 @@ def steps(
         yield done, where, state, losses
 
 
-def linear_path(training: Training, files: Sequence[MapFile], count: int = 1500) -> tuple[Array, Array]:
-    """Mean [s, s, 3] and basis [latent, s, s, 3] of maps as the training shows them, sRGB."""
+def linear_path(training: Training, files: Sequence[MapFile], count: int = 1500) -> gan.Path:
+    """Mean and basis of maps as the training shows them. Texels that a quarter of the maps or fewer show are not
+    `taught`, those that three quarters show are so wholly."""
     stream = texture_data.batches(files, training.linear, 10, training.seed, 0, training.mirror, training.pigments)
     batches = [next(stream) for _ in range(-(-count // 10))]
     maps, weight = (np.concatenate([batch[key] for batch in batches]) for key in ("albedo", "weight"))
@@ -134,7 +135,8 @@ def linear_path(training: Training, files: Sequence[MapFile], count: int = 1500)
         raise InputError(
             f"latent = {training.latent}: expected at most {len(basis)} with a linear path of {count} maps"
         )
-    return jnp.asarray(mean, jnp.float32), jnp.asarray(basis, jnp.float32)
+    taught = np.clip(2.0 * weight.mean(0) - 0.5, 0.0, 1.0)[..., None]
+    return gan.Path(*(jnp.asarray(x, jnp.float32) for x in (mean, basis, taught)))
 
 
 def turned(basis: Float[Array, "d s s c"], old: Float[Array, "d s s c"]) -> Float[Array, "d s s c"]:
@@ -176,11 +178,11 @@ def inherited(state: gan.GanState, begin: Path) -> gan.GanState:
     return state._replace(weights=weights, average=gan.inherit(state.average, model.weights))
 
 
-def kept_path(state: gan.GanState) -> tuple[Array, Array] | None:
-    """Mean and basis, sRGB as `linear_path` gives them, that a state has inherited; None where its path is empty."""
+def kept_path(state: gan.GanState) -> gan.Path | None:
+    """What `linear_path` gave to a run that a state has inherited from; None where its path is empty."""
     path = state.average["linear"]
     mean, basis = path["mean"][...], path["basis"][...]
-    return (0.5 + 0.5 * mean, 0.5 * basis) if jnp.any(basis != 0) else None
+    return gan.Path(0.5 + 0.5 * mean, 0.5 * basis, state.average["taught"][...]) if jnp.any(basis != 0) else None
 
 
 def train(
@@ -209,11 +211,11 @@ def train(
     if begin is not None and not done:
         state = inherited(state, begin)
     if training.linear and not done:
-        path = kept_path(state)
+        old = path = kept_path(state)
         if path is None or new_path:
-            mean, basis = linear_path(training, files)
-            path = mean, basis if path is None else turned(basis, path[1])
-        state = gan.with_linear(state, *path)
+            path = linear_path(training, files)
+            path = path if old is None else path._replace(basis=turned(path.basis, old.basis))
+        state = gan.with_linear(state, path)
     write_bytes(output / "settings.json", (json.dumps(dataclasses.asdict(training), indent=2) + "\n").encode())
     counts = [s * b for s, b in zip(level_steps(training), training.batches, strict=False)]
     forget(output / "log.jsonl", done)

@@ -61,10 +61,10 @@ def open_shop(root: Path, output: Path, texture_model: str | None, smallest: flo
     """Loads what is needed. Without a texture model, photos are aligned by their landmarks alone; with one, by their
     colours as well. No recognition network takes part.
 
-    The mesh obeys the mouth's landmarks closely: a smile that it did not follow would be painted into the map, and the
-    mouths of later fits would stay too small in turn."""
+    The mesh obeys the landmarks closely: a smile that it did not follow would be painted into the map, and the mouths
+    of later fits would stay too small in turn."""
     config = Config()
-    config.mouth, config.weights.expression, config.align.steps = 8.0, 0.06, 200
+    config.weights.landmark, config.weights.expression, config.align.steps = 0.4, 0.03, 200
     shape, info = assets.load_shape(config.shape_model)
     config.full.steps = 0
     if texture_model is None:

@@ -127,40 +127,6 @@ def test_the_saturation_of_the_pixel_term_is_a_setting(models, scene):
     assert found[0] < 0.02 < found[1]
 
 
-def test_more_weight_on_the_mouth_moves_the_expression_alone(models):
-    """The landmark term with `mouth`: the mouth's share of it, by hand, so often once more; slopes of shape and camera
-    are those without it, the expression's are those of a mouth that counts more."""
-    observations = landmarks_only(models, truth_of(models, 3, photos=2))
-    confidence = jnp.asarray(np.random.default_rng(1).uniform(0.2, 1, size=(2, 68)), jnp.float32)
-    observations = observations._replace(confidence=confidence)
-    other = truth_of(models, 4, photos=2)
-
-    @partial(jax.jit, static_argnames="mouth")
-    def slopes(observations, mouth):
-        return jax.value_and_grad(
-            lambda params: evaluate(models, params, observations, ("landmark",), static=STATIC._replace(mouth=mouth))[0]
-        )(other)
-
-    plain, plainly = slopes(observations, 0.0)
-    value, slope = slopes(observations, 3.0)
-    points = landmarks_only(models, other).landmarks
-    squared = np.sum((100 / SIZE * np.asarray(points - observations.landmarks)) ** 2, axis=-1)
-    weight = np.asarray(confidence)
-    mouth = [sum(w[i] * d[i] for i in range(48, 68)) / w.sum() for w, d in zip(weight, squared, strict=True)]
-    assert float(value - plain) == pytest.approx(3.0 * np.mean(mouth), rel=1e-4)
-    np.testing.assert_allclose(slope.identity.shape, plainly.identity.shape, rtol=1e-4, atol=1e-6)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), slope.views.camera, plainly.views.camera
-    )
-    # With all other points silent, the term's mean is over the mouth alone.
-    silent = observations._replace(confidence=confidence.at[:, :48].set(0.0))
-    mouths = slopes(silent, 0.0)[1].views.expression
-    share = weight[:, 48:].sum(1) / weight.sum(1)
-    expected = np.asarray(plainly.views.expression) + 3.0 * share[:, None] * np.asarray(mouths)
-    np.testing.assert_allclose(slope.views.expression, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
-    assert np.abs(expected - np.asarray(plainly.views.expression)).max() > 0.1 * np.abs(expected).max()
-
-
 def test_without_network_terms_the_program_has_no_network(models, scene):
     truth, observations = scene
 

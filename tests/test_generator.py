@@ -147,7 +147,8 @@ def plain_colours(arrays, x, latent, level):
     image = scaled(arrays, f"colours.{level}", x, 1.0)
     if "linear.mean" not in arrays:
         return image
-    return plain_fine(image) + plain_linear(arrays, latent, image.shape[1])
+    side = image.shape[1]
+    return plain_resized(arrays["taught"][None], side) * plain_fine(image) + plain_linear(arrays, latent, side)
 
 
 def plain_fine(images):
@@ -192,7 +193,10 @@ def stretched(x, side):
 
 def plain_linear(arrays, latent, side):
     mean, basis = arrays["linear.mean"], arrays["linear.basis"]
-    maps = np.stack([mean + sum(z * b for z, b in zip(row, basis, strict=True)) for row in latent])
+    return plain_resized(np.stack([mean + sum(z * b for z, b in zip(row, basis, strict=True)) for row in latent]), side)
+
+
+def plain_resized(maps, side):
     while maps.shape[1] > side:
         maps = halved(maps)
     return stretched(maps, side) if maps.shape[1] < side else maps

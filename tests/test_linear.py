@@ -27,6 +27,11 @@ def draw(shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)
 
 
+def path_of(mean, basis, taught=None):
+    taught = np.ones((*mean.shape[:2], 1)) if taught is None else taught
+    return gan.Path(jnp.float32(mean), jnp.float32(basis), jnp.float32(taught))
+
+
 def filled(module, seed=1, side=8):
     """A linear model with a random mean and basis, and both in float64."""
     mean, basis = 0.3 * draw((side, side, 3), seed), 0.2 * draw((LATENT, side, side, 3), seed + 1)
@@ -95,7 +100,7 @@ def begun():
     """Graphs and the state of RUN's networks, with the linear model (sRGB, side 16) in it."""
     graphs, fresh = gan.create(RUN.settings(), 0)
     mean, basis = 0.5 + 0.1 * draw((16, 16, 3), 1), 0.1 * draw((LATENT, 16, 16, 3), 2)
-    state = gan.with_linear(fresh, jnp.float32(mean), jnp.float32(basis))
+    state = gan.with_linear(fresh, path_of(mean, basis, np.linspace(0, 1, 256).reshape(16, 16, 1)))
     return graphs, jax.device_get(fresh), jax.device_get(state), mean, basis
 
 
@@ -113,11 +118,16 @@ def test_with_linear_fills_generator_average_and_encoder(begun):
     for (found, axes), expected in ((generator, small), (average, small), (encoder, halved(small))):
         np.testing.assert_allclose(found, 2 * expected[0] - 1, atol=1e-6)
         np.testing.assert_allclose(axes, 2 * expected[1:], atol=1e-6)
+    taught = halved(np.linspace(0, 1, 256).reshape(1, 16, 16, 1))[0]
+    for weights in (state.weights.generator, state.average):
+        np.testing.assert_allclose(weights["taught"][...], taught, atol=1e-6)
     for weights in (fresh.weights.generator, fresh.weights.encoder, fresh.average):
         del weights["linear"]
     rest = jax.tree.map(lambda x: x, state)
     for weights in (rest.weights.generator, rest.weights.encoder, rest.average):
         del weights["linear"]
+    for one in (rest, fresh):
+        del one.weights.generator["taught"], one.average["taught"]
     jax.tree.map(np.testing.assert_array_equal, rest, fresh)
     latents = draw((2, LATENT), 3)
     maps = samples.painted(graphs.generator, state.average, jnp.float32(latents), 8, jnp.ones(()))
@@ -199,13 +209,15 @@ def files(known, tmp_path_factory):
 
 def test_the_linear_path_finds_a_known_model_again(known, files):
     """Twice forty maps of a model with three axes, seen in part: mean, subspace and covariance come back."""
-    mean, basis = (np.asarray(x, float) for x in training.linear_path(RUN, files, 80))
+    mean, basis, taught = (np.asarray(x, float) for x in training.linear_path(RUN, files, 80))
     assert mean.shape == (8, 8, 3) and basis.shape == (LATENT, 8, 8, 3)
     np.testing.assert_allclose(mean, known[0], atol=0.02)
     one, other = (np.linalg.qr(x.reshape(LATENT, -1).T)[0] for x in (basis, known[1]))
     assert np.linalg.svd(one.T @ other)[1].min() > 0.99, "cosine of the largest angle between the subspaces"
     found, expected = (x.reshape(LATENT, -1) for x in (basis, known[1]))
     np.testing.assert_allclose(found.T @ found, expected.T @ expected, atol=0.1 * (expected.T @ expected).max())
+    share = np.mean([texture_data.read_map(file, 8)[..., 3:].astype(float) for file in files], 0)
+    np.testing.assert_allclose(taught, np.clip(2 * share - 0.5, 0, 1), atol=1e-6)
     with pytest.raises(InputError, match="latent = 30: expected at most 19 with a linear path of 20 maps"):
         training.linear_path(dataclasses.replace(RUN, latent=30), files, 20)
 
@@ -239,7 +251,7 @@ def test_export_of_a_run_with_a_linear_path(begun, files, tmp_path):
 def test_the_latents_of_an_exported_run_are_those_of_its_maps(known, files):
     """With the true model the maps' latents are standard normal: mean 0 and, as axes, a rotation."""
     graphs, state = gan.create(dataclasses.replace(RUN.settings(), encoder=8), 0)
-    state = gan.with_linear(state, jnp.float32(known[0]), jnp.float32(known[1]))
+    state = gan.with_linear(state, path_of(*known))
     mean, axes = texture_export.latents_of(graphs, state, dataclasses.replace(RUN, encoder=8), files, 640)
     np.testing.assert_allclose(mean, 0.0, atol=0.1)
     np.testing.assert_allclose(axes.T @ axes, np.eye(LATENT), atol=0.15)
@@ -273,7 +285,7 @@ def test_a_stopped_run_with_a_linear_path_goes_on_with_the_same_losses(files, tm
 def test_the_linear_path_of_a_texture_model_is_the_model_without_networks(known, files, tmp_path):
     """Fresh networks add nothing: model and path agree, and the path's least squares give latents back."""
     graphs, state = gan.create(RUN.settings(), 0)
-    state = gan.with_linear(state, jnp.float32(known[0]), jnp.float32(known[1]))
+    state = gan.with_linear(state, path_of(*known))
     texture_export.export(tmp_path / "texture.npz", graphs, state, RUN, files)
     model, _ = assets.load_texture(tmp_path / "texture.npz")
     path = quality.linear_path(model)
@@ -291,7 +303,7 @@ def test_latents_come_from_maps_of_the_linear_paths_side(known, files):
     """Maps too coarse for the finished side still tell how people vary."""
     run = dataclasses.replace(RUN, side=16, batches=(4, 4, 4), images=(4, 4, 4), encoder=8)
     graphs, state = gan.create(run.settings(), 0)
-    state = gan.with_linear(state, jnp.float32(known[0]), jnp.float32(known[1]))
+    state = gan.with_linear(state, path_of(*known))
     mean, axes = texture_export.latents_of(graphs, state, run, files, 640)
     np.testing.assert_allclose(mean, 0.0, atol=0.1)
     np.testing.assert_allclose(axes.T @ axes, np.eye(LATENT), atol=0.15)

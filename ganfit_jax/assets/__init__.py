@@ -13,7 +13,8 @@ A texture model holds ``mean`` [s, s, 3] (floats in [0, 1], or uint8), ``name``,
 
 A texture generator holds ``widths`` (channels of the levels 4, 8, ...), ``latent_mean`` [d], ``latent_basis`` [n, d],
 ``name``, ``licence`` and the generator's weights as ``generator.`` + dotted path; of a linear path, the basis may be
-stored small, as above (``generator.linear.luma`` and so on). ``texture_export`` writes it.
+stored small, as above (``generator.linear.luma`` and so on); ``generator.taught`` [s, s, 1] may be missing and is 1
+then. ``texture_export`` writes it.
 """
 
 import hashlib
@@ -124,6 +125,7 @@ def _generator(path: Path, arrays: dict[str, np.ndarray]) -> GanTexture:
     linear = 0
     if "linear.mean" in tensors:
         linear = _check(path, arrays, {"generator.linear.mean": ("s", "s", 3)})["s"]
+        tensors.setdefault("taught", np.ones((linear, linear, 1), np.float16))
         if "linear.luma" in tensors:
             known = {"s": linear, "n_t": sizes["d"], "h": linear // 2}
             _check(path, arrays, {f"generator.linear.{key}": shape for key, shape in _SMALL_BASIS.items()}, known)
