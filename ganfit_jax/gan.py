@@ -70,14 +70,6 @@ class Batch(NamedTuple):
     weight: Float[Array, "n s s"]  # visibility, [0, 1]
 
 
-class Path(NamedTuple):
-    """A generator's linear path and where its networks may add to it."""
-
-    mean: Float[Array, "s s 3"]  # sRGB, [0, 1]
-    basis: Float[Array, "d s s 3"]
-    taught: Float[Array, "s s 1"]  # 1 = they add all of what they draw, 0 = nothing
-
-
 def create(settings: Settings, seed: int) -> tuple[Networks, GanState]:
     """Static graphs and the state before the first step. Raises ValueError where a level would learn nothing."""
     if settings.adversarial > 4 and not settings.reconstruction:
@@ -106,16 +98,16 @@ def create(settings: Settings, seed: int) -> tuple[Networks, GanState]:
     return Networks(*graphs, *(None,) * (3 - len(graphs))), GanState(weights, fresh_moments(weights), average)
 
 
-def with_linear(state: GanState, path: Path) -> GanState:
-    """The state with a linear path and the codes that go with it."""
-    mean, basis, taught = path
+def with_linear(
+    state: GanState, mean: Float[Array, "s s 3"], basis: Float[Array, "d s s 3"], taught: Float[Array, "s s 1"]
+) -> GanState:
+    """The state with a linear path, sRGB in [0, 1] as of `types.LinearTexture`, the codes that go with it, and where
+    the networks may add to it, [0, 1]."""
 
     def fill(weights: Any) -> Any:
         weights = jax.tree.map(lambda x: x, weights)
         side = weights["linear"]["mean"][...].shape[0]
-        maps = jnp.concatenate([2.0 * mean[None] - 1.0, 2.0 * basis])
-        while maps.shape[1] > side:
-            maps = shrink(maps)
+        maps = resized(jnp.concatenate([2.0 * mean[None] - 1.0, 2.0 * basis]), side)
         weights["linear"]["mean"][...], weights["linear"]["basis"][...] = maps[0], maps[1:]
         if "taught" in weights:
             weights["taught"][...] = resized(taught[None], side)[0]

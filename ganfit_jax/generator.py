@@ -158,8 +158,8 @@ class Generator(nnx.Module):
     as it is. The linear model gives tone and features; of the networks' colours counts only what is finer than about
     eight texels (from 16 x 16 on), so that a critic that still errs cannot pull tones away. Every block sees the linear
     model's map and its fine part, eight times as strong: to sharpen what lies there is learned far sooner than to draw
-    it anew. Where hardly any of the training's maps is seen, nobody teaches the networks anything: `taught`, in [0, 1],
-    multiplies their colours at each texel.
+    it anew. Where few of the training's maps are seen, nothing tells the networks what to draw: `taught`, in [0, 1] and
+    fixed like the linear model, multiplies the fine part of their colours at each texel.
     """
 
     def __init__(self, latent: int, widths: Sequence[int], rngs: nnx.Rngs, colours: int = 3, linear: int = 0):

@@ -124,9 +124,8 @@ def steps(
         yield done, where, state, losses
 
 
-def linear_path(training: Training, files: Sequence[MapFile], count: int = 1500) -> gan.Path:
-    """Mean and basis of maps as the training shows them. Texels that a quarter of the maps or fewer show are not
-    `taught`, those that three quarters show are so wholly."""
+def linear_path(training: Training, files: Sequence[MapFile], count: int = 1500) -> tuple[Array, Array]:
+    """Mean [s, s, 3] and basis [latent, s, s, 3] of maps as the training shows them, sRGB."""
     stream = texture_data.batches(files, training.linear, 10, training.seed, 0, training.mirror, training.pigments)
     batches = [next(stream) for _ in range(-(-count // 10))]
     maps, weight = (np.concatenate([batch[key] for batch in batches]) for key in ("albedo", "weight"))
@@ -135,8 +134,16 @@ def linear_path(training: Training, files: Sequence[MapFile], count: int = 1500)
         raise InputError(
             f"latent = {training.latent}: expected at most {len(basis)} with a linear path of {count} maps"
         )
-    taught = np.clip(2.0 * weight.mean(0) - 0.5, 0.0, 1.0)[..., None]
-    return gan.Path(*(jnp.asarray(x, jnp.float32) for x in (mean, basis, taught)))
+    return jnp.asarray(mean, jnp.float32), jnp.asarray(basis, jnp.float32)
+
+
+def taught(training: Training, files: Sequence[MapFile]) -> Float[Array, "s s 1"]:
+    """Where the networks may add to the linear path, by the mean visibility of the maps of its side: 0 = nothing, up to
+    a quarter, 1 = all that they draw, from three quarters on. What the maps do not show, no loss tells them."""
+    maps = texture_data.teachers(files, training.linear)
+    share = np.mean([texture_data.read_map(file, training.linear)[..., 3:].astype(np.float64) for file in maps], axis=0)
+    share = (share + share[:, ::-1]) / 2 if training.mirror else share
+    return jnp.asarray(np.clip(2.0 * share - 0.5, 0.0, 1.0), jnp.float32)
 
 
 def turned(basis: Float[Array, "d s s c"], old: Float[Array, "d s s c"]) -> Float[Array, "d s s c"]:
@@ -178,11 +185,11 @@ def inherited(state: gan.GanState, begin: Path) -> gan.GanState:
     return state._replace(weights=weights, average=gan.inherit(state.average, model.weights))
 
 
-def kept_path(state: gan.GanState) -> gan.Path | None:
-    """What `linear_path` gave to a run that a state has inherited from; None where its path is empty."""
+def kept_path(state: gan.GanState) -> tuple[Array, Array] | None:
+    """Mean and basis, sRGB as `linear_path` gives them, that a state has inherited; None where its path is empty."""
     path = state.average["linear"]
     mean, basis = path["mean"][...], path["basis"][...]
-    return gan.Path(0.5 + 0.5 * mean, 0.5 * basis, state.average["taught"][...]) if jnp.any(basis != 0) else None
+    return (0.5 + 0.5 * mean, 0.5 * basis) if jnp.any(basis != 0) else None
 
 
 def train(
@@ -195,7 +202,7 @@ def train(
 ) -> tuple[gan.Networks, gan.GanState]:
     """Trains to the end of the schedule, from where an earlier run into `output` stopped; a new run begins with random
     networks or with those of another run or model, `begin` (`inherited`). With `new_path` their linear path is made
-    anew from the run's maps and `turned` to the old one.
+    anew from the run's maps and `turned` to the old one. Where networks add to a path (`taught`) is by the run's maps.
 
     Writes ``checkpoints/``, ``events.*`` (TensorBoard), ``log.jsonl``, ``samples/STEP.png`` and ``settings.json``.
     `held_out`: maps for the sliced Wasserstein distance; may be empty.
@@ -211,11 +218,11 @@ def train(
     if begin is not None and not done:
         state = inherited(state, begin)
     if training.linear and not done:
-        old = path = kept_path(state)
+        path = kept_path(state)
         if path is None or new_path:
-            path = linear_path(training, files)
-            path = path if old is None else path._replace(basis=turned(path.basis, old.basis))
-        state = gan.with_linear(state, path)
+            mean, basis = linear_path(training, files)
+            path = mean, basis if path is None else turned(basis, path[1])
+        state = gan.with_linear(state, *path, taught(training, files))
     write_bytes(output / "settings.json", (json.dumps(dataclasses.asdict(training), indent=2) + "\n").encode())
     counts = [s * b for s, b in zip(level_steps(training), training.batches, strict=False)]
     forget(output / "log.jsonl", done)

@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 from ganfit_jax import assets, corpus, morphable, quality, texture
-from ganfit_jax.generator import Generator
+from ganfit_jax.generator import Generator, resized
 from ganfit_jax.types import GanTexture, LinearTexture
 
 CONVERTER = Path(__file__).resolve().parents[1] / "third_party" / "makehuman"
@@ -280,6 +280,10 @@ def test_the_built_in_generator():
     ones = np.ones(people.shape[:3], np.float32)
     energy = [np.asarray(quality.high_frequency_energy(x, ones)) for x in (people, smooth)]
     assert (energy[0] > 2.0 * energy[1]).all()
+    # What no map showed is the path's alone.
+    silent = np.asarray(resized(model.weights["taught"][...][None], 256))[0, ..., 0] == 0
+    assert 0.2 < silent.mean() < 0.8
+    np.testing.assert_allclose(people[:, silent], np.clip(smooth[:, silent], 0, 1), atol=1e-5)
 
 
 def test_a_generator_s_linear_path_may_be_stored_small(tmp_path):
@@ -290,6 +294,9 @@ def test_a_generator_s_linear_path_may_be_stored_small(tmp_path):
     model, _ = assets.load_texture(change(arrays | small, tmp_path / "a.npz"))
     assert isinstance(model, GanTexture)
     np.testing.assert_allclose(model.weights["linear"]["basis"][...], basis, atol=0.015)
+    older, _ = assets.load_texture(change(arrays | small, tmp_path / "older.npz", **{"generator.taught": None}))
+    assert isinstance(older, GanTexture)
+    np.testing.assert_array_equal(older.weights["taught"][...], np.ones((4, 4, 1)))
     for key, wrong in (("luma", np.zeros((5, 4, 4))), ("chroma", np.zeros((6, 4, 4, 2))), ("luma_scale", None)):
         path = change(arrays | small, tmp_path / "wrong.npz", **{f"generator.linear.{key}": wrong})
         with pytest.raises(ValueError, match=rf"wrong.npz: key 'generator.linear.{key}': expected"):

@@ -29,7 +29,7 @@ def draw(shape, seed=0):
 
 def path_of(mean, basis, taught=None):
     taught = np.ones((*mean.shape[:2], 1)) if taught is None else taught
-    return gan.Path(jnp.float32(mean), jnp.float32(basis), jnp.float32(taught))
+    return jnp.float32(mean), jnp.float32(basis), jnp.float32(taught)
 
 
 def filled(module, seed=1, side=8):
@@ -100,7 +100,7 @@ def begun():
     """Graphs and the state of RUN's networks, with the linear model (sRGB, side 16) in it."""
     graphs, fresh = gan.create(RUN.settings(), 0)
     mean, basis = 0.5 + 0.1 * draw((16, 16, 3), 1), 0.1 * draw((LATENT, 16, 16, 3), 2)
-    state = gan.with_linear(fresh, path_of(mean, basis, np.linspace(0, 1, 256).reshape(16, 16, 1)))
+    state = gan.with_linear(fresh, *path_of(mean, basis, np.linspace(0, 1, 256).reshape(16, 16, 1)))
     return graphs, jax.device_get(fresh), jax.device_get(state), mean, basis
 
 
@@ -157,6 +157,8 @@ def test_training_moves_the_networks_and_never_the_linear_path(begun, adversaria
     for old, new in zip(linear_parts(start), linear_parts(state), strict=True):
         for one, other in zip(old, new, strict=True):
             np.testing.assert_array_equal(one, other)
+    for old, new in ((start.weights.generator, state.weights.generator), (start.average, state.average)):
+        np.testing.assert_array_equal(old["taught"][...], new["taught"][...])
     for level in state.weights.generator["colours"].values():
         assert np.any(level["kernel"][...] != 0)
     assert np.any(state.weights.generator["dense"]["kernel"][...] != start.weights.generator["dense"]["kernel"][...])
@@ -209,17 +211,34 @@ def files(known, tmp_path_factory):
 
 def test_the_linear_path_finds_a_known_model_again(known, files):
     """Twice forty maps of a model with three axes, seen in part: mean, subspace and covariance come back."""
-    mean, basis, taught = (np.asarray(x, float) for x in training.linear_path(RUN, files, 80))
+    mean, basis = (np.asarray(x, float) for x in training.linear_path(RUN, files, 80))
     assert mean.shape == (8, 8, 3) and basis.shape == (LATENT, 8, 8, 3)
     np.testing.assert_allclose(mean, known[0], atol=0.02)
     one, other = (np.linalg.qr(x.reshape(LATENT, -1).T)[0] for x in (basis, known[1]))
     assert np.linalg.svd(one.T @ other)[1].min() > 0.99, "cosine of the largest angle between the subspaces"
     found, expected = (x.reshape(LATENT, -1) for x in (basis, known[1]))
     np.testing.assert_allclose(found.T @ found, expected.T @ expected, atol=0.1 * (expected.T @ expected).max())
-    share = np.mean([texture_data.read_map(file, 8)[..., 3:].astype(float) for file in files], 0)
-    np.testing.assert_allclose(taught, np.clip(2 * share - 0.5, 0, 1), atol=1e-6)
     with pytest.raises(InputError, match="latent = 30: expected at most 19 with a linear path of 20 maps"):
         training.linear_path(dataclasses.replace(RUN, latent=30), files, 20)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_networks_add_where_maps_are_seen(tmp_path, mirror):
+    """Of four maps, k show row k of the left half; all show the right half and the rows from 4 on. A fifth map has no
+    detail for the side and does not count."""
+    for number in range(4):
+        weight = np.ones((8, 8), np.float32)
+        for row in range(4):
+            weight[row, :4] = number < row
+        corpus.write_map(tmp_path, f"p{number}", np.full((8, 8, 3), 0.5), weight)
+    corpus.write_map(tmp_path, "small", np.full((4, 4, 3), 0.5), np.zeros((4, 4), np.float32))
+    found = training.taught(dataclasses.replace(RUN, mirror=mirror), texture_data.find_maps([tmp_path]))
+    left = [0.5, 0.75, 1, 1] if mirror else [0, 0, 0.5, 1]
+    expected = np.ones((8, 8, 1))
+    expected[:4, :4, 0] = np.array(left)[:, None]
+    if mirror:
+        expected[:4, 4:, 0] = np.array(left)[:, None]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 def test_export_of_a_run_with_a_linear_path(begun, files, tmp_path):
@@ -251,7 +270,7 @@ def test_export_of_a_run_with_a_linear_path(begun, files, tmp_path):
 def test_the_latents_of_an_exported_run_are_those_of_its_maps(known, files):
     """With the true model the maps' latents are standard normal: mean 0 and, as axes, a rotation."""
     graphs, state = gan.create(dataclasses.replace(RUN.settings(), encoder=8), 0)
-    state = gan.with_linear(state, path_of(*known))
+    state = gan.with_linear(state, *path_of(*known))
     mean, axes = texture_export.latents_of(graphs, state, dataclasses.replace(RUN, encoder=8), files, 640)
     np.testing.assert_allclose(mean, 0.0, atol=0.1)
     np.testing.assert_allclose(axes.T @ axes, np.eye(LATENT), atol=0.15)
@@ -285,7 +304,7 @@ def test_a_stopped_run_with_a_linear_path_goes_on_with_the_same_losses(files, tm
 def test_the_linear_path_of_a_texture_model_is_the_model_without_networks(known, files, tmp_path):
     """Fresh networks add nothing: model and path agree, and the path's least squares give latents back."""
     graphs, state = gan.create(RUN.settings(), 0)
-    state = gan.with_linear(state, path_of(*known))
+    state = gan.with_linear(state, *path_of(*known))
     texture_export.export(tmp_path / "texture.npz", graphs, state, RUN, files)
     model, _ = assets.load_texture(tmp_path / "texture.npz")
     path = quality.linear_path(model)
@@ -303,7 +322,7 @@ def test_latents_come_from_maps_of_the_linear_paths_side(known, files):
     """Maps too coarse for the finished side still tell how people vary."""
     run = dataclasses.replace(RUN, side=16, batches=(4, 4, 4), images=(4, 4, 4), encoder=8)
     graphs, state = gan.create(run.settings(), 0)
-    state = gan.with_linear(state, path_of(*known))
+    state = gan.with_linear(state, *path_of(*known))
     mean, axes = texture_export.latents_of(graphs, state, run, files, 640)
     np.testing.assert_allclose(mean, 0.0, atol=0.1)
     np.testing.assert_allclose(axes.T @ axes, np.eye(LATENT), atol=0.15)
