@@ -233,11 +233,9 @@ def test_networks_add_where_maps_are_seen(tmp_path, mirror):
         corpus.write_map(tmp_path, f"p{number}", np.full((8, 8, 3), 0.5), weight)
     corpus.write_map(tmp_path, "small", np.full((4, 4, 3), 0.5), np.zeros((4, 4), np.float32))
     found = training.taught(dataclasses.replace(RUN, mirror=mirror), texture_data.find_maps([tmp_path]))
-    left = [0.5, 0.75, 1, 1] if mirror else [0, 0, 0.5, 1]
+    rows = np.array([0.5, 0.75, 1, 1] if mirror else [0, 0, 0.5, 1])
     expected = np.ones((8, 8, 1))
-    expected[:4, :4, 0] = np.array(left)[:, None]
-    if mirror:
-        expected[:4, 4:, 0] = np.array(left)[:, None]
+    expected[:4, : 8 if mirror else 4] = rows[:, None, None]
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ganfit_jax import corpus, morphable, skins, workshop
 from ganfit_jax.camera import project
+from ganfit_jax.landmarks import MOUTH_CORNERS, outer_eye_distance
 from ganfit_jax.types import Camera
 
 PHOTO = Path(__file__).resolve().parents[1] / "examples" / "astronaut.png"
@@ -68,8 +69,8 @@ def test_the_mesh_smiles_as_the_photo_does(shop, done):
     points = project(view, morphable.landmarks(shop.models.shape, vertices, view.rotation), shop.config.size)[:, :2]
 
     def mouth(points):
-        apart = [np.linalg.norm(points[a] - points[b]) for a, b in ((48, 54), (61, 67), (62, 66), (63, 65), (36, 45))]
-        return np.array([apart[0], np.mean(apart[1:4])]) / apart[4]
+        width, *gaps = (np.linalg.norm(points[a] - points[b]) for a, b in (MOUTH_CORNERS, (61, 67), (62, 66), (63, 65)))
+        return np.array([width, np.mean(gaps)]) / outer_eye_distance(points)
 
     found, expected = mouth(np.asarray(points)), mouth(data["landmarks"])
     np.testing.assert_allclose(found, expected, atol=0.025)
