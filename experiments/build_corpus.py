@@ -27,6 +27,7 @@ flags.DEFINE_string("skins", None, "Folder of MakeHuman skins (body UV, PNG) to 
 flags.DEFINE_string("skin_uv", "third_party/makehuman/skin_uv.npz", "The chart of those skins.")
 flags.DEFINE_string("texture_model", None, "Texture model (name or path) that refines the alignment by colour.")
 flags.DEFINE_float("smallest", 24.0, "Smallest distance of the outer eye corners, pixels of the photo.")
+flags.DEFINE_bool("obey_landmarks", False, "Meshes obey the landmarks eight times as much: smiles are not painted.")
 flags.DEFINE_integer("size", 256, "Side of the maps, texels.")
 flags.DEFINE_integer("batch", 16, "Photos fitted together.")
 flags.DEFINE_string("model", None, "Where to write the linear texture model (npz); none by default.")
@@ -41,7 +42,7 @@ def main(_) -> None:
     paths = [p for p in sorted(root.rglob("*")) if p.suffix.lower() in photo.PHOTO_KINDS]
     paths, found = workshop.distinct(paths, skip), len(paths)
     print(f"{found} photos, {found - len(paths)} of them skipped or copies of others", flush=True)
-    shop = workshop.open_shop(root, output, FLAGS.texture_model, FLAGS.smallest, FLAGS.size)
+    shop = workshop.open_shop(root, output, FLAGS.texture_model, FLAGS.smallest, FLAGS.size, FLAGS.obey_landmarks)
     photos = workshop.name_photos(shop, paths)
     for start in tqdm(range(0, len(photos), FLAGS.batch), desc="fit", unit="batch"):
         batch = dict(itertools.islice(photos.items(), start, start + FLAGS.batch))

@@ -3,9 +3,10 @@
   python experiments/portraits.py --photos=PHOTOS --list=experiments/configs/held_out.txt --judge=mobilefacenet.npz \\
       --output=runs/portraits
 
-Resumable. Expected: about 50 s a portrait on one CPU core. Writes photo, render, side view and comparison of each
-portrait, results.json and sheet.png. The judges detect the face anew in every picture; dlib's library judges too.
-Portraits that fail are listed in results.json with the reason; the exit code is 1 if all did.
+Resumable. Expected: about 50 s a portrait on one CPU core. Writes what the command `ganfit` writes for each portrait,
+the four pictures that are judged (judged_*.png), results.json and sheet.png. The judges detect the face anew in every
+picture; dlib's library judges too. Portraits that fail are listed in results.json with the reason; the exit code is 1
+if all did.
 """
 
 import json
@@ -52,11 +53,12 @@ def main(_) -> None:
             front, side = jax.tree.map(lambda x: x[0], params.views), evaluation.side_view(params)
             plain = texture.decode(models.texture, params.identity.texture)
             full = jax.numpy.asarray(detail.with_detail(models, params, [file], fitted.observations))
-            for kind, view, albedo in (("side", side, plain), ("detail", front, full), ("detail_side", side, full)):
+            shown = ((front, plain), (side, plain), (front, full), (side, full))
+            for kind, (view, albedo) in zip(KINDS, shown, strict=True):
                 drawn = results.draw_person(models, params, view, view.light, albedo, FLAGS.config.size)
-                picture.save_png(folder / f"{kind}.png", drawn.image)
-            results.write_results(fitted, folder)
-        files = {"photo": file} | {kind: folder / f"{kind}.png" for kind in KINDS}
+                picture.save_png(folder / f"judged_{kind}.png", drawn.image)
+            results.write_results(fitted, folder, full)
+        files = {"photo": file} | {kind: folder / f"judged_{kind}.png" for kind in KINDS}
         seen = {k: evaluation.describe(photo.read_photo(f), judge, find, network) for k, f in files.items()}
         return {"strip": photo.read_photo(folder / "comparison.png"), **seen,
                 "metrics": json.loads(metrics.read_text())}  # fmt: skip

@@ -76,6 +76,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], Any, Config]:
     flags.DEFINE_list("landmarks", None, "Files with 68 points (.txt, .pts), one for each photo.", flag_values=values)
     flags.DEFINE_integer("face", None, "Which face, from 0, left to right; default: the largest.", flag_values=values)
     flags.DEFINE_bool("detail", True, "Completes the albedo with detail of the photos.", flag_values=values)
+    flags.DEFINE_bool("hair", True, "With --detail: paints hair on the scalp as photos show it.", flag_values=values)
     flags.DEFINE_bool("help", False, "Shows this help.", short_name="h", flag_values=values)
     override = [argument for argument in rest if argument.startswith(("--config.", "-config."))]
     try:
@@ -140,7 +141,8 @@ def run(arguments: Sequence[str]) -> int:
 
         clock = time.perf_counter()
         try:
-            albedo = with_detail(result.models, result.fit.params, result.photos, result.observations)
+            params, seen = result.fit.params, result.observations
+            albedo = with_detail(result.models, params, result.photos, seen, hair=values.hair)
         except InputError as error:  # a photo that is gone by now must not cost the finished fit
             print(f"warning: no detail of the photos: {error}", file=sys.stderr)
         seconds["detail"] = time.perf_counter() - clock

@@ -3,7 +3,7 @@
 The fit keeps the low frequencies, where light cannot be told from skin; the photo gives the high ones where it is seen
 well. Both meet by Laplacian pyramids (Burt and Adelson, "A Multiresolution Spline with Application to Image Mosaics",
 1983) of the log of the ratio photo / (albedo * light), so that light comes out in every band and nothing that the fit
-drew falsely stays.
+drew falsely stays. Hair, which no texture model knows, is the photo's in all frequencies (`crown`).
 """
 
 from collections.abc import Sequence
@@ -32,6 +32,10 @@ LIPS = (0.1, 2.0, 8.0)  # DARKER at the mouth's opening, and where it begins and
 CORNERS = (0.1, 9.0, 16.0)  # the same around its corners
 FOREHEAD = 0.2  # DARKER where strands of hair may lie
 CENTRE = 0.97  # how far the middle of the face reaches, in extents of its landmarks
+HAIRLINE = (30.0, 20.0, 0.7, 10.0)
+"""Where the scalp begins: millimetres above the brows, millimetres until it is whole, slope of its plane, and the depth
+at which these heights hold (millimetres before the head's centre)."""
+GRAZING = 0.15  # visibility from which a photo tells the colour of hair
 EDGE = (0.04, 0.14)  # distance from hair and background at which skin begins to count and counts wholly
 SURE = (0.4, 0.9)  # visibility at which detail begins and is whole
 
@@ -42,6 +46,7 @@ class Reading(NamedTuple):
     colour: Float[np.ndarray, "s s 3"]  # [0, 1], light included
     light: Float[np.ndarray, "s s 3"]  # what the fit says that the albedo is multiplied with
     weight: Float[np.ndarray, "s s"]  # how well the skin is seen, [0, 1]
+    surface: Float[np.ndarray, "s s"]  # the same of skin, hair and whatever else is there
 
 
 def complete(
@@ -50,6 +55,7 @@ def complete(
     parts: Float[np.ndarray, "p s s"],
     darker: Float[np.ndarray, "s s"],
     bands: Sequence[tuple[float, float]] = BANDS,
+    top: tuple[Float[np.ndarray, "s s"], Float[np.ndarray, "s s"]] | None = None,
 ) -> Float[np.ndarray, "s s 3"]:
     """The albedo map [0, 1] with detail of the photos where they see it; unchanged where they do not.
 
@@ -60,6 +66,7 @@ def complete(
       darker: log; how far detail may lie below the fit.
       bands: share that the photos have in luma and chroma of each band of the pyramid, the finest first; the rest is
         the fit's.
+      top: masks of scalp and forehead (`top_of`), which get the photos' `crown`; None = neither does.
 
     Several photos: in each band they are averaged by the square of their weights, so that the one that sees a texel
     best decides. Detail ends softly: no more than `BRIGHTER` above the fit in luma (highlights), `darker` below it.
@@ -73,7 +80,41 @@ def complete(
     for part in parts if readings else ():
         seen = [reading.weight * part for reading in readings]
         total += part[..., None] * blended(ratios, seen, bands)
-    return np.clip(np.exp(log + limited(total, darker)), 0.0, 1.0).astype(np.float32)
+    total = limited(total, darker, np.full_like(darker, BRIGHTER))
+    if readings and top is not None:
+        hair, share = crown(ratios, readings, *top)
+        total += share[..., None] * (hair - total)
+    return np.clip(np.exp(log + total), 0.0, 1.0).astype(np.float32)
+
+
+def crown(
+    ratios: Sequence[Float[np.ndarray, "s s 3"]],
+    readings: Sequence[Reading],
+    scalp: Float[np.ndarray, "s s"],
+    forehead: Float[np.ndarray, "s s"],
+) -> tuple[Float[np.ndarray, "s s 3"], Float[np.ndarray, "s s"]]:
+    """The photos' log ratios with all their frequencies, and the share that they have: no texture model knows a
+    person's hair, so that on the scalp, and where there is no clear skin on the forehead, the photo decides.
+
+    What no photo sees of the scalp continues what is seen. Skin gets no brighter than by `BRIGHTER`. The share is 0
+    where photos show nothing of the scalp.
+    """
+    seen = np.stack([reading.surface for reading in readings])
+    skin = np.stack([reading.weight for reading in readings])
+    total = np.sum(seen**2, 0)
+    mean = np.sum([s[..., None] ** 2 * ratio for s, ratio in zip(seen, ratios, strict=True)], 0)
+    mean = mean / np.maximum(total, 1e-6)[..., None]
+    bare = np.clip(np.sum(seen * skin, 0) / np.maximum(total, 1e-6), 0.0, 1.0)  # 1 = clear skin
+    visible = seen.max(0)
+    mean = limited(mean, np.full_like(bare, np.inf), np.where(bare > 0.5, BRIGHTER, np.inf))
+    known = np.clip(visible / GRAZING, 0.0, 1.0) ** 2
+    if not ((known == 1) & (scalp > 0.5)).any():
+        return mean, np.zeros_like(bare)
+    hair = np.clip(visible - GRAZING, 0.0, 1.0) * scalp * (1.0 - 0.98 * bare)
+    wide = unwrap.fill(mean.astype(np.float32), hair.astype(np.float32))
+    known = ndimage.gaussian_filter(ndimage.grey_erosion(known, (5, 5)), 2.0)[..., None]
+    share = np.maximum(scalp, forehead * (1.0 - bare) * np.clip(visible / GRAZING, 0.0, 1.0))
+    return known * mean + (1.0 - known) * wide, ndimage.gaussian_filter(share, 2.0)
 
 
 def blended(
@@ -104,10 +145,12 @@ def toned(band: Float[Array, "h w 3"], luma: float, chroma: float) -> Float[Arra
     return luma * grey + chroma * (band - grey)
 
 
-def limited(detail: Float[np.ndarray, "s s 3"], darker: Float[np.ndarray, "s s"]) -> Float[np.ndarray, "s s 3"]:
-    """Log detail with its mean over the channels softly bounded to [-darker, BRIGHTER]; its chroma shrinks with it."""
+def limited(
+    detail: Float[np.ndarray, "s s 3"], darker: Float[np.ndarray, "s s"], brighter: Float[np.ndarray, "s s"]
+) -> Float[np.ndarray, "s s 3"]:
+    """Log detail with its mean over the channels softly bounded to [-darker, brighter]; its chroma shrinks with it."""
     grey = detail.mean(-1, keepdims=True)
-    bound = np.where(grey > 0, BRIGHTER, darker[..., None])
+    bound = np.minimum(np.where(grey > 0, brighter[..., None], darker[..., None]), 1e6)  # infinite: no bound
     kept = bound * np.tanh(grey / bound)
     return kept + (detail - grey) * np.clip(np.abs(kept) / np.maximum(np.abs(grey), 1e-6), 0.3, 1.0)
 
@@ -146,6 +189,23 @@ def darkest(model: ShapeModel, texels: unwrap.TexelMap, parts: Float[np.ndarray,
     return np.where(parts[0] > 0.5, bound, DARKER)
 
 
+def top_of(
+    model: ShapeModel, texels: unwrap.TexelMap, parts: Float[np.ndarray, "3 s s"]
+) -> tuple[Float[np.ndarray, "s s"], Float[np.ndarray, "s s"]]:
+    """Masks in [0, 1] of scalp and forehead, ears, eyes and mouth left out.
+
+    The scalp lies above a plane that slopes from the usual hairline, 3 to 5 cm above the brows, down to the ears; the
+    forehead begins at the brows.
+    """
+    points = np.asarray(unwrap.at_texels(texels, model.faces, model.mean))
+    ears = np.asarray(unwrap.at_texels(texels, model.faces, model.regions.ears[:, None]))[..., 0]
+    brows = float(morphable.landmarks(model, model.mean, jnp.zeros(3))[17:27, 1].max())
+    height = points[..., 1] - brows
+    used = np.asarray(texels.used) * (1.0 - np.clip(ears, 0.0, 1.0)) * (1.0 - parts[1] - parts[2])
+    scalp = np.clip((height - HAIRLINE[2] * (points[..., 2] - HAIRLINE[3]) - HAIRLINE[0]) / HAIRLINE[1], 0.0, 1.0)
+    return used * scalp, used * np.clip((height - 6.0) / 6.0, 0.0, 1.0)
+
+
 _sampled = jax.jit(unwrap.sample)
 _texel_map = jax.jit(unwrap.texel_map, static_argnames="size")
 
@@ -170,9 +230,10 @@ def read(
     image, inside = cut(photo, placement, size * times)
     points = times * landmarks
     skin = clear_skin(skin_weight(image, points, reach=CENTRE), points, centre_mask(points, len(image), CENTRE))
-    mask = inside * skin * without_glasses(image, points)
-    seen = _sampled(model, texels, vertices, view.camera, jnp.asarray(image), jnp.asarray(mask, jnp.float32))
-    return Reading(np.asarray(seen.colour), lambert(np.asarray(seen.normals), view.light), np.asarray(seen.weight))
+    masks = jnp.asarray(np.stack([inside * skin * without_glasses(image, points), inside], axis=-1), jnp.float32)
+    seen = _sampled(model, texels, vertices, view.camera, jnp.asarray(image), masks)
+    light = lambert(np.asarray(seen.normals), view.light)
+    return Reading(np.asarray(seen.colour), light, *np.moveaxis(np.asarray(seen.weight), -1, 0))
 
 
 def lambert(normals: Float[np.ndarray, "s s 3"], light: Light) -> Float[np.ndarray, "s s 3"]:
@@ -216,12 +277,17 @@ def without_glasses(
 
 
 def with_detail(
-    models: Models, params: Params, photos: Sequence[str | Path], observations: Observation, size: int = SIZE
+    models: Models,
+    params: Params,
+    photos: Sequence[str | Path],
+    observations: Observation,
+    size: int = SIZE,
+    hair: bool = True,
 ) -> Float[np.ndarray, "s s 3"]:
     """A person's fitted albedo, completed from the photos, at `size` texels (a power of two) or what holds the model's.
 
     `params` and `observations` are those of the fit, the photos' files in the same order. Photos of weight 0 are left
-    out.
+    out. With `hair`, scalp and fringe are painted as the photos show them (`crown`); the mesh stays.
     """
     albedo = texture.decode(models.texture, params.identity.texture)
     while size < albedo.shape[0]:
@@ -237,4 +303,5 @@ def with_detail(
             window = seen.image.shape[0]
             readings.append(read(models.shape, texels, vertices, view, read_photo(path), placement, marks, window))
     parts = parts_of(models.shape, texels)
-    return complete(np.clip(albedo, 0.0, 1.0), readings, parts, darkest(models.shape, texels, parts))
+    bounds, top = darkest(models.shape, texels, parts), top_of(models.shape, texels, parts) if hair else None
+    return complete(np.clip(albedo, 0.0, 1.0), readings, parts, bounds, top=top)

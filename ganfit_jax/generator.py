@@ -20,6 +20,7 @@ from ganfit_jax.pyramid import down, up
 from ganfit_jax.recognition.layers import convolve
 
 SLOPE = 0.2
+AROUND = 9  # side of the neighbourhood that bounds fine detail, pixels
 
 
 def channels(side: int, base: int, widest: int, narrowest: int = 1) -> tuple[int, ...]:
@@ -69,6 +70,18 @@ def resized(maps: Float[Array, "n s s c"], side: int) -> Float[Array, "n h h c"]
 def fine(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
     """What is finer than about eight pixels: all but the third level of a Gaussian pyramid; below 16 x 16, all."""
     return x - up(up(down(down(x)))) if x.shape[1] >= 16 else x
+
+
+def bounded(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    """``s tanh(x / s)`` with s the root of the mean square over the `AROUND` x `AROUND` pixels around each and over the
+    channels: nothing stands out of its neighbourhood by more, which specks do and skin does not. Below 16 x 16, x."""
+    if x.shape[1] < 16:
+        return x
+    square = jnp.mean(x * x, axis=-1, keepdims=True) / AROUND**2
+    for window in ((1, AROUND, 1, 1), (1, 1, AROUND, 1)):
+        square = jax.lax.reduce_window(square, 0.0, jax.lax.add, window, (1, 1, 1, 1), "SAME")
+    scale = jnp.sqrt(square + 1e-8)
+    return scale * jnp.tanh(x / scale)
 
 
 def mix(old: Float[Array, "*s"], new: Float[Array, "*s"], alpha: Float[Array, ""]) -> Float[Array, "*s"]:
@@ -156,10 +169,10 @@ class Generator(nnx.Module):
 
     With a linear path of side `linear` > 0, the networks' colours are added to a linear model's, which takes the latent
     as it is. The linear model gives tone and features; of the networks' colours counts only what is finer than about
-    eight texels (from 16 x 16 on), so that a critic that still errs cannot pull tones away. Every block sees the linear
-    model's map and its fine part, eight times as strong: to sharpen what lies there is learned far sooner than to draw
-    it anew. Where few of the training's maps are seen, nothing tells the networks what to draw: `taught`, in [0, 1] and
-    fixed like the linear model, multiplies the fine part of their colours at each texel.
+    eight texels (from 16 x 16 on), so that a critic that still errs cannot pull tones away, and it is `bounded`. Every
+    block sees the linear model's map and its fine part, eight times as strong: to sharpen what lies there is learned
+    far sooner than to draw it anew. Where few of the training's maps are seen, nothing tells the networks what to draw:
+    `taught`, in [0, 1] and fixed like the linear model, multiplies the fine part of their colours at each texel.
     """
 
     def __init__(self, latent: int, widths: Sequence[int], rngs: nnx.Rngs, colours: int = 3, linear: int = 0):
@@ -207,7 +220,7 @@ class Generator(nnx.Module):
         if path is None:
             return image
         taught = jax.lax.stop_gradient(self.taught[...])
-        return resized(path, side) + resized(taught[None], side) * fine(image)
+        return resized(path, side) + resized(taught[None], side) * bounded(fine(image))
 
 
 class Discriminator(nnx.Module):

@@ -29,7 +29,7 @@ class TexelMap(NamedTuple):
 
 class Unwrapped(NamedTuple):
     colour: Float[Array, "s s 3"]  # the photo's colour, [0, 1]; light included
-    weight: Float[Array, "s s"]  # visibility, [0, 1]
+    weight: Float[Array, "s s *m"]  # visibility, [0, 1]
     normals: Float[Array, "s s 3"]  # unit, view frame
 
 
@@ -75,15 +75,15 @@ def sample(
     vertices: Float[Array, "v 3"],
     camera: Camera,
     image: Float[Array, "h h 3"],
-    mask: Float[Array, "h h"],
+    mask: Float[Array, "h h *m"],
     tolerance: float = 1.5,
 ) -> Unwrapped:
     """Reads the photo at every texel's projection.
 
     The weight falls with the angle between normal and viewing direction (0 beyond 80 degrees); it is 0 for texels more
     than `tolerance` millimetres behind the visible surface (eyeballs and mouth: 0.3), outside the image or where `mask`
-    is 0. On a depth step the nearer of the neighbouring pixels decides: what lies just behind a lip or a lid is not
-    seen.
+    is 0 (several masks, last axis: as many weights). On a depth step the nearer of the neighbouring pixels decides:
+    what lies just behind a lip or a lid is not seen.
     """
     size = image.shape[0]
     grey = jnp.full((2, 2, 3), 0.5)
@@ -107,10 +107,10 @@ def sample(
     slack = jnp.where(patch > 0.01, 0.3 + slope, tolerance + 1.5 * slope)
     visible = screen[..., 2] < nearest + slack
     inside = jnp.all((screen[..., :2] > 1.0) & (screen[..., :2] < size - 1.0), axis=-1)
-    weight = (
-        jnp.clip((cosine - 0.17) / 0.4, 0.0, 1.0) * texels.used * bilinear(mask[..., None], screen[..., :2])[..., 0]
-    )
-    return Unwrapped(bilinear(image, screen[..., :2]), jnp.where(visible & inside, weight, 0.0), normals)
+    facing = jnp.where(visible & inside, jnp.clip((cosine - 0.17) / 0.4, 0.0, 1.0) * texels.used, 0.0)
+    weight = facing[..., None] * bilinear(mask.reshape(size, size, -1), screen[..., :2])
+    weight = weight.reshape(*facing.shape, *mask.shape[2:])
+    return Unwrapped(bilinear(image, screen[..., :2]), weight, normals)
 
 
 def harmonics(normals: Float[np.ndarray, "... 3"]) -> Float[np.ndarray, "... 9"]:

@@ -57,14 +57,17 @@ class Found(NamedTuple):
     confidence: Float[np.ndarray, "68"]
 
 
-def open_shop(root: Path, output: Path, texture_model: str | None, smallest: float, size: int) -> Workshop:
+def open_shop(
+    root: Path, output: Path, texture_model: str | None, smallest: float, size: int, obey: bool = False
+) -> Workshop:
     """Loads what is needed. Without a texture model, photos are aligned by their landmarks alone; with one, by their
     colours as well. No recognition network takes part.
 
-    The mesh obeys the landmarks closely: a smile that it did not follow would be painted into the map, and the mouths
-    of later fits would stay too small in turn."""
+    With `obey` the mesh obeys the landmarks closely: a smile that it does not follow is painted into the map, and the
+    mouths of later fits stay too small in turn. But landmarks err, and the shapes of later fits became no better."""
     config = Config()
-    config.weights.landmark, config.weights.expression, config.align.steps = 0.4, 0.03, 200
+    if obey:
+        config.weights.landmark, config.weights.expression, config.align.steps = 0.4, 0.03, 200
     shape, info = assets.load_shape(config.shape_model)
     config.full.steps = 0
     if texture_model is None:

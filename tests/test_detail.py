@@ -21,13 +21,14 @@ ALL = np.ones((1, SIDE, SIDE), np.float32)
 DARKER = np.full((SIDE, SIDE), 0.6)
 
 
-def reading(colour, weight=None, light=1.0):
+def reading(colour, weight=None, light=1.0, surface=None):
     weight = np.ones((SIDE, SIDE), np.float32) if weight is None else weight
-    return detail.Reading(np.float32(colour), np.full((SIDE, SIDE, 3), light, np.float32), weight)
+    surface = weight if surface is None else surface
+    return detail.Reading(np.float32(colour), np.full((SIDE, SIDE, 3), light, np.float32), weight, surface)
 
 
-def completed(*readings, parts=ALL, darker=DARKER):
-    return detail.complete(SMOOTH, readings, parts, darker)
+def completed(*readings, parts=ALL, darker=DARKER, top=None):
+    return detail.complete(SMOOTH, readings, parts, darker, top=top)
 
 
 def high(image):
@@ -47,7 +48,8 @@ def test_detail_of_the_photo_appears_and_its_light_does_not():
 
 def test_the_light_of_the_fit_is_divided_out():
     light = np.where(np.arange(SIDE) < SIDE // 2, 0.6, 1.0)[None, :, None] * np.ones((SIDE, SIDE, 3))
-    lit = detail.Reading(np.float32(light * (SMOOTH + FINE)), np.float32(light), np.ones((SIDE, SIDE), np.float32))
+    ones = np.ones((SIDE, SIDE), np.float32)
+    lit = detail.Reading(np.float32(light * (SMOOTH + FINE)), np.float32(light), ones, ones)
     assert completed(lit) == pytest.approx(completed(reading(SMOOTH + FINE)), abs=1e-4)
 
 
@@ -90,6 +92,60 @@ def test_the_photo_that_sees_a_texel_best_decides():
     assert shares[0] > 0.95 and abs(shares[1]) < 0.3
     both = completed(reading(SMOOTH + FINE), reading(SMOOTH + other))
     assert both == pytest.approx(completed(reading(SMOOTH + (FINE + other) / 2)), abs=0.01)
+
+
+def head(seen_rows):
+    """A chart with the scalp in rows 0 to 31, the forehead in 32 to 43, the face below; hair down to row 39, of which
+    the photo sees the rows from 31 - `seen_rows` on."""
+    rows = np.arange(SIDE)[:, None] * np.ones((1, SIDE), int)
+    top = np.float32(rows < 32), np.float32((rows >= 32) & (rows < 44))
+    hair = rows < 40
+    colour = np.where(hair[..., None], np.float32([0.10, 0.08, 0.06]) * (1 + 4 * FINE), SMOOTH)
+    surface = np.float32(rows >= 32 - seen_rows)
+    return top, colour, np.float32(~hair), surface, hair
+
+
+def test_hair_comes_from_the_photo_with_all_its_frequencies():
+    top, colour, skin, surface, _ = head(24)
+    light = 0.8
+    found = completed(reading(light * colour, skin, light, surface), top=top)
+    assert found[14:36] == pytest.approx(colour[14:36], abs=0.01), "scalp and fringe are the photo's, without its light"
+    assert np.abs(found[:4] - colour[14:30].mean((0, 1))).max() < 0.03, "hair goes on where nothing is seen"
+    assert found[48:] == pytest.approx(SMOOTH[48:], abs=0.01), "the face stays"
+    plain = completed(reading(light * colour, skin, light, surface))
+    assert plain[:32] == pytest.approx(SMOOTH[:32], abs=0.02), "without the masks nothing of it is shown"
+
+
+def test_a_photo_that_shows_no_scalp_changes_none():
+    top, colour, skin, surface, _ = head(0)
+    found = completed(reading(colour, skin, surface=surface), top=top)
+    assert found[:36] == pytest.approx(SMOOTH[:36], abs=0.02)
+
+
+def test_bald_scalps_keep_their_skin_without_its_shine():
+    top, _, _, surface, _ = head(32)
+    shine = SMOOTH.copy()
+    shine[12:20, 28:36] = 1.0
+    found = completed(reading(shine, surface=surface), top=top)
+    assert found.max() < 0.5 * np.exp(detail.BRIGHTER) + 1e-3
+    assert found[16, 32].min() > 0.53 and np.abs(found[2:8, 2:8] - 0.5).max() < 0.01
+
+
+def test_scalp_and_forehead_lie_above_the_brows():
+    model, _ = assets.load_shape()
+    texels = jax.jit(detail.unwrap.texel_map, static_argnames="size")(model, size=128)
+    parts = detail.parts_of(model, texels)
+    scalp, forehead = detail.top_of(model, texels, parts)
+    points = np.asarray(detail.unwrap.at_texels(texels, model.faces, model.mean))
+    marks = np.asarray(morphable.landmarks(model, model.mean, jnp.zeros(3)))
+    brows = marks[17:27, 1].max()
+    for region in (forehead > 0, (scalp > 0) & (points[..., 2] > 0)):
+        assert points[..., 1][region].min() > brows
+    crown = (points[..., 1] > brows + 80) & (np.asarray(texels.used) > 0)
+    assert crown.sum() > 100 and (scalp[crown] == 1).all()
+    assert not (scalp + forehead)[(parts[1] + parts[2]) > 0].any()
+    ears = np.asarray(detail.unwrap.at_texels(texels, model.faces, model.regions.ears[:, None]))[..., 0]
+    assert (ears > 0.99).any() and scalp[ears > 0.99].max() < 0.02
 
 
 def test_strands_and_islands_are_no_clear_skin():

@@ -148,11 +148,24 @@ def plain_colours(arrays, x, latent, level):
     if "linear.mean" not in arrays:
         return image
     side = image.shape[1]
-    return plain_resized(arrays["taught"][None], side) * plain_fine(image) + plain_linear(arrays, latent, side)
+    detail = plain_resized(arrays["taught"][None], side) * plain_bounded(plain_fine(image))
+    return detail + plain_linear(arrays, latent, side)
 
 
 def plain_fine(images):
     return images - coarse(images) if images.shape[1] >= 16 else images
+
+
+def plain_bounded(images):
+    if images.shape[1] < 16:
+        return images
+    scale = np.zeros((*images.shape[:3], 1))
+    for row in range(images.shape[1]):
+        for column in range(images.shape[2]):
+            around = images[:, max(row - 4, 0) : row + 5, max(column - 4, 0) : column + 5]
+            scale[:, row, column, 0] = (around**2).sum((1, 2)).mean(-1) / 81
+    scale = np.sqrt(scale + 1e-8)
+    return scale * np.tanh(images / scale)
 
 
 def plain_discriminator(arrays, images, alpha, compares):

@@ -25,7 +25,7 @@ def shop(tmp_path_factory):
     Image.new("RGB", (90, 90), (128, 128, 128)).save(root / "grey.png")
     (root / "broken.png").write_bytes(b"no picture")
     Image.open(PHOTO).resize((150, 150)).save(root / "small.png")
-    return workshop.open_shop(root, tmp_path_factory.mktemp("corpus"), None, 30.0, SIDE)
+    return workshop.open_shop(root, tmp_path_factory.mktemp("corpus"), None, 30.0, SIDE, obey=True)
 
 
 @pytest.fixture(scope="module")
