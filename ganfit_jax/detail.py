@@ -13,9 +13,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from PIL import Image, ImageDraw, ImageFilter
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from ganfit_jax import morphable, texture, unwrap
 from ganfit_jax.observe import cut
@@ -35,6 +36,9 @@ CENTRE = 0.97  # how far the middle of the face reaches, in extents of its landm
 HAIRLINE = (30.0, 20.0, 0.7, 10.0)
 """Where the scalp begins: millimetres above the brows, millimetres until it is whole, slope of its plane, and the depth
 at which these heights hold (millimetres before the head's centre)."""
+BESIDE = (1.5, 1.7)  # how far aside of and above the eyes the background begins, in distances of their outer corners
+RIM = 0.95  # visibility below which a texel may lie at the rim of the head
+DARK = 0.2  # brightness below which the colour of hair is noise
 GRAZING = 0.15  # visibility from which a photo tells the colour of hair
 EDGE = (0.04, 0.14)  # distance from hair and background at which skin begins to count and counts wholly
 SURE = (0.4, 0.9)  # visibility at which detail begins and is whole
@@ -107,10 +111,13 @@ def crown(
     bare = np.clip(np.sum(seen * skin, 0) / np.maximum(total, 1e-6), 0.0, 1.0)  # 1 = clear skin
     visible = seen.max(0)
     mean = limited(mean, np.full_like(bare, np.inf), np.where(bare > 0.5, BRIGHTER, np.inf))
+    bright = np.max([reading.colour.mean(-1) * (s > 0) for s, reading in zip(seen, readings, strict=True)], 0)
+    grey = mean.mean(-1, keepdims=True)
+    mean = grey + (mean - grey) * np.clip(bright / DARK, 0.0, 1.0)[..., None]
     known = np.clip(visible / GRAZING, 0.0, 1.0) ** 2
     if not ((known == 1) & (scalp > 0.5)).any():
         return mean, np.zeros_like(bare)
-    hair = np.clip(visible - GRAZING, 0.0, 1.0) * scalp * (1.0 - 0.98 * bare)
+    hair = np.clip(visible - GRAZING, 0.0, 1.0) ** 2 * scalp * (1.0 - 0.98 * bare)
     wide = unwrap.fill(mean.astype(np.float32), hair.astype(np.float32))
     known = ndimage.gaussian_filter(ndimage.grey_erosion(known, (5, 5)), 2.0)[..., None]
     share = np.maximum(scalp, forehead * (1.0 - bare) * np.clip(visible / GRAZING, 0.0, 1.0))
@@ -232,8 +239,42 @@ def read(
     skin = clear_skin(skin_weight(image, points, reach=CENTRE), points, centre_mask(points, len(image), CENTRE))
     masks = jnp.asarray(np.stack([inside * skin * without_glasses(image, points), inside], axis=-1), jnp.float32)
     seen = _sampled(model, texels, vertices, view.camera, jnp.asarray(image), masks)
-    light = lambert(np.asarray(seen.normals), view.light)
-    return Reading(np.asarray(seen.colour), light, *np.moveaxis(np.asarray(seen.weight), -1, 0))
+    light, colour = lambert(np.asarray(seen.normals), view.light), np.asarray(seen.colour)
+    weight, surface = np.moveaxis(np.asarray(seen.weight), -1, 0)
+    return Reading(colour, light, weight, surface * ~behind(colour, surface, beside_head(image, inside, points)))
+
+
+def beside_head(
+    image: Float[np.ndarray, "h h 3"], inside: Float[np.ndarray, "h h"], landmarks: Float[np.ndarray, "68 2"]
+) -> Float[np.ndarray, "n 3"]:
+    """Some hundred colours of the photo beside and above the head, where hair seldom reaches; none where the photo ends
+    before."""
+    across = landmarks[45] - landmarks[36]
+    right = across / max(float(across @ across), 1e-6)  # 1 = the distance of the outer eye corners
+    y, x = np.mgrid[: len(image), : len(image)] + 0.5
+    x, y = x - landmarks[[36, 45], 0].mean(), y - landmarks[[36, 45], 1].mean()
+    aside, down = np.abs(x * right[0] + y * right[1]), y * right[0] - x * right[1]
+    found = image[(inside > 0.99) & (down < 0.3) & ((aside > BESIDE[0]) | (down < -BESIDE[1]))]
+    return found[:: max(1, len(found) // 500)]
+
+
+def behind(
+    colour: Float[np.ndarray, "s s 3"], surface: Float[np.ndarray, "s s"], background: Float[np.ndarray, "n 3"]
+) -> Bool[np.ndarray, "s s"]:
+    """Which texels at the rim of the head show what is behind it, where the fitted head is larger than the person's:
+    those whose colour is less than half as far from the `background`'s as from the head's own, each the third nearest,
+    and what hangs together with them and is nearer to the background's too.
+    """
+    sure = colour[surface >= RIM]
+    asked = (surface > 0) & (surface < RIM)
+    ratio = np.full(surface.shape, np.inf)
+    if len(background) < 20 or len(sure) < 20:
+        return np.zeros(surface.shape, bool)
+    smooth = ndimage.gaussian_filter(colour, (1.0, 1.0, 0.0))[asked]
+    head, other = (KDTree(x).query(smooth, 3)[0][:, 2] for x in (sure[:: max(1, len(sure) // 2000)], background))
+    ratio[asked] = other / np.maximum(head, 1e-6)
+    certain = ndimage.median_filter((ratio < 0.5).astype(np.uint8), 5) > 0
+    return ndimage.binary_dilation(ndimage.binary_propagation(certain, mask=ratio < 1.0), iterations=2)
 
 
 def lambert(normals: Float[np.ndarray, "s s 3"], light: Light) -> Float[np.ndarray, "s s 3"]:

@@ -100,7 +100,7 @@ def head(seen_rows):
     rows = np.arange(SIDE)[:, None] * np.ones((1, SIDE), int)
     top = np.float32(rows < 32), np.float32((rows >= 32) & (rows < 44))
     hair = rows < 40
-    colour = np.where(hair[..., None], np.float32([0.10, 0.08, 0.06]) * (1 + 4 * FINE), SMOOTH)
+    colour = np.where(hair[..., None], np.float32([0.34, 0.30, 0.26]) * (1 + FINE), SMOOTH)
     surface = np.float32(rows >= 32 - seen_rows)
     return top, colour, np.float32(~hair), surface, hair
 
@@ -116,6 +116,13 @@ def test_hair_comes_from_the_photo_with_all_its_frequencies():
     assert plain[:32] == pytest.approx(SMOOTH[:32], abs=0.02), "without the masks nothing of it is shown"
 
 
+def test_the_tint_of_almost_black_hair_is_noise():
+    top, colour, skin, surface, hair = head(32)
+    black = np.where(hair[..., None], np.float32([0.03, 0.02, 0.04]), colour)
+    found = completed(reading(black, skin, surface=surface), top=top)[4:28]
+    assert found.mean() == pytest.approx(0.03, abs=0.01) and np.ptp(found.mean((0, 1))) < 0.004
+
+
 def test_a_photo_that_shows_no_scalp_changes_none():
     top, colour, skin, surface, _ = head(0)
     found = completed(reading(colour, skin, surface=surface), top=top)
@@ -129,6 +136,41 @@ def test_bald_scalps_keep_their_skin_without_its_shine():
     found = completed(reading(shine, surface=surface), top=top)
     assert found.max() < 0.5 * np.exp(detail.BRIGHTER) + 1e-3
     assert found[16, 32].min() > 0.53 and np.abs(found[2:8, 2:8] - 0.5).max() < 0.01
+
+
+def test_what_is_behind_the_head_is_not_painted_on_it():
+    """Above the head's rim (rows 0 to 9, half visible) lies sky, but for hair on the right; hair and skin below."""
+    rng = np.random.default_rng(1)
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    hair, sky = np.float32([0.2, 0.15, 0.1]), np.float32([0.3, 0.5, 0.8])
+    colour = np.where((rows < 30)[..., None], hair, np.float32([0.8, 0.6, 0.5]))
+    cap = (rows < 10) & (columns < 40)
+    colour = np.where(cap[..., None], sky, colour) + rng.normal(0, 0.02, (SIDE, SIDE, 3))
+    surface = np.where(rows < 10, 0.5, 1.0)
+    background = sky + rng.normal(0, 0.02, (200, 3))
+    found = detail.behind(colour, surface, background)
+    assert found[cap].mean() > 0.98 and found[~cap].mean() < 0.05
+    assert not detail.behind(colour, surface, background[:10]).any(), "too little is seen of the background"
+    wall = hair + rng.normal(0, 0.02, (200, 3))
+    assert not detail.behind(colour, surface, wall).any(), "dark hair before a dark wall"
+
+
+def test_the_background_begins_beside_the_head_at_any_roll():
+    size, marks = 200, np.zeros((68, 2))
+    y, x = np.mgrid[:size, :size] + 0.5
+    for angle in (0.0, 0.6):
+        across = 30 * np.array([np.cos(angle), np.sin(angle)])
+        marks[36], marks[45] = 100 - across / 2, 100 + across / 2
+        image = np.zeros((size, size, 3))
+        image[np.hypot(x - 100, y - 100) > 30 * 1.45] = (0.0, 0.0, 1.0)
+        found = detail.beside_head(image, np.ones((size, size)), marks)
+        assert 200 < len(found) < 1100 and (found == (0.0, 0.0, 1.0)).all()
+        upright = np.array([across[1], -across[0]]) / 30
+        below = (x - 100) * upright[0] + (y - 100) * upright[1] < -0.3 * 30
+        image[below] = 1.0
+        found = detail.beside_head(image, np.ones((size, size)), marks)
+        assert (found == (0.0, 0.0, 1.0)).all(), "neck and clothes are no background"
+    assert not len(detail.beside_head(image, np.zeros((size, size)), marks))
 
 
 def test_scalp_and_forehead_lie_above_the_brows():
