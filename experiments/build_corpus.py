@@ -27,7 +27,7 @@ flags.DEFINE_string("skins", None, "Folder of MakeHuman skins (body UV, PNG) to 
 flags.DEFINE_string("skin_uv", "third_party/makehuman/skin_uv.npz", "The chart of those skins.")
 flags.DEFINE_string("texture_model", None, "Texture model (name or path) that refines the alignment by colour.")
 flags.DEFINE_float("smallest", 24.0, "Smallest distance of the outer eye corners, pixels of the photo.")
-flags.DEFINE_bool("obey_landmarks", False, "Meshes obey the landmarks eight times as much: smiles are not painted.")
+flags.DEFINE_bool("obey_landmarks", False, "Meshes obey landmarks more (not those in --output already).")
 flags.DEFINE_integer("size", 256, "Side of the maps, texels.")
 flags.DEFINE_integer("batch", 16, "Photos fitted together.")
 flags.DEFINE_string("model", None, "Where to write the linear texture model (npz); none by default.")

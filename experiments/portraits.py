@@ -47,7 +47,9 @@ def main(_) -> None:
     def portrait(name: str) -> dict[str, Any]:
         folder, file = results.prepare_folder(output / Path(name).stem), Path(FLAGS.photos) / name
         metrics = folder / "metrics.json"  # written last
-        if not metrics.exists() or stored_fit(folder, [file], infos, FLAGS.config) is None:
+        files = {"photo": file} | {kind: folder / f"judged_{kind}.png" for kind in KINDS}
+        drawn = metrics.exists() and all(path.exists() for path in files.values())
+        if not drawn or stored_fit(folder, [file], infos, FLAGS.config) is None:
             fitted = pipeline.fit_with(models, infos, [file], FLAGS.config, find)
             params = fitted.fit.params
             front, side = jax.tree.map(lambda x: x[0], params.views), evaluation.side_view(params)
@@ -55,10 +57,9 @@ def main(_) -> None:
             full = jax.numpy.asarray(detail.with_detail(models, params, [file], fitted.observations))
             shown = ((front, plain), (side, plain), (front, full), (side, full))
             for kind, (view, albedo) in zip(KINDS, shown, strict=True):
-                drawn = results.draw_person(models, params, view, view.light, albedo, FLAGS.config.size)
-                picture.save_png(folder / f"judged_{kind}.png", drawn.image)
+                image = results.draw_person(models, params, view, view.light, albedo, FLAGS.config.size).image
+                picture.save_png(files[kind], image)
             results.write_results(fitted, folder, full)
-        files = {"photo": file} | {kind: folder / f"judged_{kind}.png" for kind in KINDS}
         seen = {k: evaluation.describe(photo.read_photo(f), judge, find, network) for k, f in files.items()}
         return {"strip": photo.read_photo(folder / "comparison.png"), **seen,
                 "metrics": json.loads(metrics.read_text())}  # fmt: skip

@@ -19,6 +19,7 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from ganfit_jax import morphable, texture, unwrap
+from ganfit_jax.camera import project
 from ganfit_jax.observe import cut
 from ganfit_jax.occluders import centre_mask, glasses_score, hull, skin_weight
 from ganfit_jax.photo import read_photo
@@ -35,11 +36,13 @@ FOREHEAD = 0.2  # DARKER where strands of hair may lie
 CENTRE = 0.97  # how far the middle of the face reaches, in extents of its landmarks
 HAIRLINE = (30.0, 20.0, 0.7, 10.0)
 """Where the scalp begins: millimetres above the brows, millimetres until it is whole, slope of its plane, and the depth
-at which these heights hold (millimetres before the head's centre)."""
-BESIDE = (1.5, 1.7)  # how far aside of and above the eyes the background begins, in distances of their outer corners
-RIM = 0.95  # visibility below which a texel may lie at the rim of the head
-DARK = 0.2  # brightness below which the colour of hair is noise
+z at which these heights hold (the model's frame; that of the outer eye corners)."""
+AWAY = 0.25  # how far from the fitted head, in its heights, the background begins: farther than most hair reaches
+RIM, UNSURE = 0.95, 0.5  # visibility below which texels may show what is behind; below which they do if nobody knows
+NOISE = 0.01  # of colours
+DARK = 0.2  # brightness below which the tint of hair is noise
 GRAZING = 0.15  # visibility from which a photo tells the colour of hair
+ENOUGH = 0.03  # share of the scalp that photos must show
 EDGE = (0.04, 0.14)  # distance from hair and background at which skin begins to count and counts wholly
 SURE = (0.4, 0.9)  # visibility at which detail begins and is whole
 
@@ -50,7 +53,7 @@ class Reading(NamedTuple):
     colour: Float[np.ndarray, "s s 3"]  # [0, 1], light included
     light: Float[np.ndarray, "s s 3"]  # what the fit says that the albedo is multiplied with
     weight: Float[np.ndarray, "s s"]  # how well the skin is seen, [0, 1]
-    surface: Float[np.ndarray, "s s"]  # the same of skin, hair and whatever else is there
+    surface: Float[np.ndarray, "s s"]  # the same of the head with its hair, whatever covers it
 
 
 def complete(
@@ -61,7 +64,8 @@ def complete(
     bands: Sequence[tuple[float, float]] = BANDS,
     top: tuple[Float[np.ndarray, "s s"], Float[np.ndarray, "s s"]] | None = None,
 ) -> Float[np.ndarray, "s s 3"]:
-    """The albedo map [0, 1] with detail of the photos where they see it; unchanged where they do not.
+    """The albedo map [0, 1] with detail of the photos where they see it; unchanged where they do not, but for a scalp
+    that they see a part of.
 
     Args:
       albedo: the fit's map, sRGB; `s` is a power of two, at least ``2 ** (len(bands) + 1)``.
@@ -73,7 +77,8 @@ def complete(
       top: masks of scalp and forehead (`top_of`), which get the photos' `crown`; None = neither does.
 
     Several photos: in each band they are averaged by the square of their weights, so that the one that sees a texel
-    best decides. Detail ends softly: no more than `BRIGHTER` above the fit in luma (highlights), `darker` below it.
+    best decides. Detail ends softly, but for hair: no more than `BRIGHTER` above the fit in luma (highlights), `darker`
+    below it.
     """
     log = np.log(np.clip(albedo, 0.02, 1.0))
     ratios = [
@@ -86,42 +91,47 @@ def complete(
         total += part[..., None] * blended(ratios, seen, bands)
     total = limited(total, darker, np.full_like(darker, BRIGHTER))
     if readings and top is not None:
-        hair, share = crown(ratios, readings, *top)
+        hair, share = crown(log, ratios, readings, *top)
         total += share[..., None] * (hair - total)
     return np.clip(np.exp(log + total), 0.0, 1.0).astype(np.float32)
 
 
 def crown(
+    log: Float[np.ndarray, "s s 3"],
     ratios: Sequence[Float[np.ndarray, "s s 3"]],
     readings: Sequence[Reading],
     scalp: Float[np.ndarray, "s s"],
     forehead: Float[np.ndarray, "s s"],
 ) -> tuple[Float[np.ndarray, "s s 3"], Float[np.ndarray, "s s"]]:
-    """The photos' log ratios with all their frequencies, and the share that they have: no texture model knows a
-    person's hair, so that on the scalp, and where there is no clear skin on the forehead, the photo decides.
+    """The photos' log ratios to the albedo, whose log is `log`, with all their frequencies, and the share of them at
+    each texel: no texture model knows a person's hair, so that on the scalp, and on the forehead where there is no
+    clear skin, the photos decide.
 
-    What no photo sees of the scalp continues what is seen. Skin gets no brighter than by `BRIGHTER`. The share is 0
-    where photos show nothing of the scalp.
+    What no photo sees of the scalp continues the hair that is seen, or the skin where there is none. Skin gets no
+    brighter than by `BRIGHTER`; the tint of hair that is almost black is noise and left out. Where photos show less
+    than `ENOUGH` of the scalp, nothing is shared anywhere.
     """
     seen = np.stack([reading.surface for reading in readings])
-    skin = np.stack([reading.weight for reading in readings])
-    total = np.sum(seen**2, 0)
-    mean = np.sum([s[..., None] ** 2 * ratio for s, ratio in zip(seen, ratios, strict=True)], 0)
-    mean = mean / np.maximum(total, 1e-6)[..., None]
-    bare = np.clip(np.sum(seen * skin, 0) / np.maximum(total, 1e-6), 0.0, 1.0)  # 1 = clear skin
+    total = np.maximum(np.sum(seen**2, 0), 1e-6)
+
+    def mean(values: Sequence[np.ndarray]) -> np.ndarray:
+        return sum((s[..., None] ** 2 * value for s, value in zip(seen, values, strict=True)), 0.0) / total[..., None]
+
+    skin = [(reading.weight / np.maximum(reading.surface, 1e-6))[..., None] for reading in readings]
+    bare = np.clip(mean(skin), 0.0, 1.0)  # 1 = clear skin
+    ratio, bright = mean(ratios), mean([reading.colour.mean(-1, keepdims=True) for reading in readings])
+    ratio = limited(ratio, np.full(log.shape[:2], np.inf), np.where(bare[..., 0] > 0.5, BRIGHTER, np.inf))
+    found = log + ratio
+    ratio = ratio - np.clip(1.0 - bright / DARK, 0.0, 1.0) * (1.0 - bare) * (found - found.mean(-1, keepdims=True))
     visible = seen.max(0)
-    mean = limited(mean, np.full_like(bare, np.inf), np.where(bare > 0.5, BRIGHTER, np.inf))
-    bright = np.max([reading.colour.mean(-1) * (s > 0) for s, reading in zip(seen, readings, strict=True)], 0)
-    grey = mean.mean(-1, keepdims=True)
-    mean = grey + (mean - grey) * np.clip(bright / DARK, 0.0, 1.0)[..., None]
-    known = np.clip(visible / GRAZING, 0.0, 1.0) ** 2
-    if not ((known == 1) & (scalp > 0.5)).any():
-        return mean, np.zeros_like(bare)
-    hair = np.clip(visible - GRAZING, 0.0, 1.0) ** 2 * scalp * (1.0 - 0.98 * bare)
-    wide = unwrap.fill(mean.astype(np.float32), hair.astype(np.float32))
-    known = ndimage.gaussian_filter(ndimage.grey_erosion(known, (5, 5)), 2.0)[..., None]
-    share = np.maximum(scalp, forehead * (1.0 - bare) * np.clip(visible / GRAZING, 0.0, 1.0))
-    return known * mean + (1.0 - known) * wide, ndimage.gaussian_filter(share, 2.0)
+    known = ndimage.grey_erosion(np.clip(visible / GRAZING, 0.0, 1.0) ** 2, (5, 5))
+    known = ndimage.gaussian_filter(known, 2.0) * (visible > 0)
+    share = np.maximum(scalp, forehead * (1.0 - bare[..., 0]) * known)
+    if np.sum(known * scalp) < ENOUGH * np.sum(scalp):
+        return ratio, np.zeros_like(share)
+    hair = np.clip(visible - GRAZING, 0.0, 1.0) ** 2 * scalp * (1.0 - 0.999 * bare[..., 0])
+    wide = unwrap.fill(ratio.astype(np.float32), hair.astype(np.float32))
+    return ratio + (scalp * (1.0 - known))[..., None] * (wide - ratio), ndimage.gaussian_filter(share, 2.0)
 
 
 def blended(
@@ -241,40 +251,44 @@ def read(
     seen = _sampled(model, texels, vertices, view.camera, jnp.asarray(image), masks)
     light, colour = lambert(np.asarray(seen.normals), view.light), np.asarray(seen.colour)
     weight, surface = np.moveaxis(np.asarray(seen.weight), -1, 0)
-    return Reading(colour, light, weight, surface * ~behind(colour, surface, beside_head(image, inside, points)))
+    head = np.asarray(project(view.camera, vertices, len(image))[:, :2])
+    return Reading(colour, light, weight, surface * ~behind(colour, surface, beside_head(image, inside, head)))
 
 
 def beside_head(
-    image: Float[np.ndarray, "h h 3"], inside: Float[np.ndarray, "h h"], landmarks: Float[np.ndarray, "68 2"]
+    image: Float[np.ndarray, "h h 3"], inside: Float[np.ndarray, "h h"], head: Float[np.ndarray, "v 2"]
 ) -> Float[np.ndarray, "n 3"]:
-    """Some hundred colours of the photo beside and above the head, where hair seldom reaches; none where the photo ends
-    before."""
-    across = landmarks[45] - landmarks[36]
-    right = across / max(float(across @ across), 1e-6)  # 1 = the distance of the outer eye corners
-    y, x = np.mgrid[: len(image), : len(image)] + 0.5
-    x, y = x - landmarks[[36, 45], 0].mean(), y - landmarks[[36, 45], 1].mean()
-    aside, down = np.abs(x * right[0] + y * right[1]), y * right[0] - x * right[1]
-    found = image[(inside > 0.99) & (down < 0.3) & ((aside > BESIDE[0]) | (down < -BESIDE[1]))]
+    """Up to a thousand colours of the photo around the upper half of the head and well away from it, where hair seldom
+    reaches; none where the photo ends before. `head`: pixels of the fitted head's vertices."""
+    outline = hull(head)
+    low, high = outline[:, 1].min(), outline[:, 1].max()
+    canvas = Image.new("L", image.shape[:2][::-1])
+    ImageDraw.Draw(canvas).polygon([tuple(p) for p in outline], fill=1)
+    away = np.asarray(ndimage.distance_transform_edt(np.asarray(canvas) == 0)) > AWAY * (high - low)
+    rows = np.arange(len(image))[:, None] + 0.5
+    found = image[(inside > 0.99) & away & (rows < 0.5 * (low + high))]
     return found[:: max(1, len(found) // 500)]
 
 
 def behind(
     colour: Float[np.ndarray, "s s 3"], surface: Float[np.ndarray, "s s"], background: Float[np.ndarray, "n 3"]
 ) -> Bool[np.ndarray, "s s"]:
-    """Which texels at the rim of the head show what is behind it, where the fitted head is larger than the person's:
-    those whose colour is less than half as far from the `background`'s as from the head's own, each the third nearest,
-    and what hangs together with them and is nearer to the background's too.
+    """Which texels at the rim of the head show what is behind it, where the fitted head is larger than the person's.
+
+    Those whose colour is less than half as far from a tenth of the `background`'s as from the head's own, and what
+    hangs together with them and is nearer to the background's too. Where too little is known of the background, those
+    at the very rim.
     """
-    sure = colour[surface >= RIM]
-    asked = (surface > 0) & (surface < RIM)
-    ratio = np.full(surface.shape, np.inf)
+    sure, asked = colour[surface >= RIM], (surface > 0) & (surface < RIM)
     if len(background) < 20 or len(sure) < 20:
-        return np.zeros(surface.shape, bool)
+        return (surface > 0) & (surface < UNSURE)
     smooth = ndimage.gaussian_filter(colour, (1.0, 1.0, 0.0))[asked]
-    head, other = (KDTree(x).query(smooth, 3)[0][:, 2] for x in (sure[:: max(1, len(sure) // 2000)], background))
-    ratio[asked] = other / np.maximum(head, 1e-6)
-    certain = ndimage.median_filter((ratio < 0.5).astype(np.uint8), 5) > 0
-    return ndimage.binary_dilation(ndimage.binary_propagation(certain, mask=ratio < 1.0), iterations=2)
+    counts = (sure[:: max(1, len(sure) // 2000)], 3), (background, max(3, len(background) // 10))
+    head, other = (KDTree(known).query(smooth, count)[0][:, -1] for known, count in counts)
+    nearer = np.full(surface.shape, np.inf)
+    nearer[asked] = (other + NOISE) / (head + NOISE)
+    certain = ndimage.median_filter((nearer < 0.5).astype(np.uint8), 5) > 0
+    return ndimage.binary_dilation(ndimage.binary_propagation(certain, mask=nearer < 1.0), iterations=2)
 
 
 def lambert(normals: Float[np.ndarray, "s s 3"], light: Light) -> Float[np.ndarray, "s s 3"]:

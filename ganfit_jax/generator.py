@@ -74,7 +74,8 @@ def fine(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
 
 def bounded(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
     """``s tanh(x / s)`` with s the root of the mean square over the `AROUND` x `AROUND` pixels around each and over the
-    channels: nothing stands out of its neighbourhood by more, which specks do and skin does not. Below 16 x 16, x."""
+    channels (0 beyond the border): nothing stands out of its neighbourhood by more, which specks do and skin does not.
+    Below 16 x 16, x."""
     if x.shape[1] < 16:
         return x
     square = jnp.mean(x * x, axis=-1, keepdims=True) / AROUND**2

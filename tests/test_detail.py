@@ -102,7 +102,7 @@ def head(seen_rows):
     hair = rows < 40
     colour = np.where(hair[..., None], np.float32([0.34, 0.30, 0.26]) * (1 + FINE), SMOOTH)
     surface = np.float32(rows >= 32 - seen_rows)
-    return top, colour, np.float32(~hair), surface, hair
+    return top, colour, np.float32(~hair) * surface, surface, hair
 
 
 def test_hair_comes_from_the_photo_with_all_its_frequencies():
@@ -116,17 +116,65 @@ def test_hair_comes_from_the_photo_with_all_its_frequencies():
     assert plain[:32] == pytest.approx(SMOOTH[:32], abs=0.02), "without the masks nothing of it is shown"
 
 
+def test_clear_skin_of_the_forehead_stays_the_fits():
+    """The photo's forehead is darker than the fit's in a way that no band of detail has: no hair, so no change."""
+    top, colour, _, surface, _ = head(24)
+    wrong = np.where(np.arange(SIDE)[:, None, None] >= 32, 0.35, colour)
+    ones = np.ones_like(surface)
+    kept = completed(reading(wrong, surface * (np.arange(SIDE)[:, None] >= 32), surface=surface), top=top)
+    taken = completed(reading(wrong, 0 * ones, surface=surface), top=top)
+    assert np.abs(kept[37:42] - 0.5).max() < 0.1 and np.abs(taken[37:42] - 0.35).max() < 0.02
+
+
+def test_hair_of_the_scalp_does_not_reach_a_forehead_that_is_hardly_seen():
+    """A turned head: right of column 40 nothing is seen, left of it hair, and a forehead of clear skin whose mask fades
+    first, as `clear_skin` does."""
+    top, colour, _, _, _ = head(32)
+    columns = np.arange(SIDE)[None, :] * np.ones((SIDE, 1))
+    surface = np.float32(columns < 40)
+    rows = np.arange(SIDE)[:, None]
+    skin = surface * np.float32((rows >= 32) & (columns < 30))
+    colour = np.where((rows < 32)[..., None], 0.15, SMOOTH)
+    found = completed(reading(colour, skin, surface=surface), top=top)
+    assert found[8:24, 50:] == pytest.approx(0.15, abs=0.03), "the scalp goes on"
+    assert found[38:43] == pytest.approx(SMOOTH[38:43], abs=0.03), "the forehead does not"
+
+
+def test_skin_beside_hair_is_not_what_goes_on_over_the_scalp():
+    top, _, _, _, _ = head(16)
+    rows = np.arange(SIDE)[:, None] * np.ones((1, SIDE), int)
+    hair = rows < 24
+    colour, surface = np.where(hair[..., None], 0.2, SMOOTH), np.float32(rows >= 16)
+    found = completed(reading(colour, surface * ~hair, surface=surface), top=top)
+    assert found[:8] == pytest.approx(0.2 + 0 * found[:8], abs=0.02)
+
+
+def test_the_photo_that_sees_the_hair_best_decides():
+    top, colour, skin, surface, hair = head(32)
+    other = np.where(hair[..., None], 0.7, colour)
+    half = reading(other, skin, surface=0.3 * surface)
+    found = completed(reading(colour, skin, surface=surface), half, top=top)[4:28]
+    expected = np.exp((np.log(colour) + 0.09 * np.log(other)) / 1.09)[4:28]
+    assert found == pytest.approx(expected, abs=0.01)
+    unseen = completed(reading(colour, skin, surface=surface), reading(other, 0 * skin, surface=0 * surface), top=top)
+    assert unseen[4:28] == pytest.approx(colour[4:28], abs=0.01)
+
+
 def test_the_tint_of_almost_black_hair_is_noise():
     top, colour, skin, surface, hair = head(32)
+    brown = SMOOTH * np.float32([1.3, 1.0, 0.7])
     black = np.where(hair[..., None], np.float32([0.03, 0.02, 0.04]), colour)
-    found = completed(reading(black, skin, surface=surface), top=top)[4:28]
-    assert found.mean() == pytest.approx(0.03, abs=0.01) and np.ptp(found.mean((0, 1))) < 0.004
+    found = detail.complete(brown, [reading(black, skin, surface=surface)], ALL, DARKER, top=top)[4:28]
+    assert found.mean() == pytest.approx(0.03, abs=0.01) and np.ptp(found.mean((0, 1))) < 0.006
 
 
 def test_a_photo_that_shows_no_scalp_changes_none():
     top, colour, skin, surface, _ = head(0)
     found = completed(reading(colour, skin, surface=surface), top=top)
     assert found[:36] == pytest.approx(SMOOTH[:36], abs=0.02)
+    surface[20:22, 20:22] = 1
+    sliver = completed(reading(colour, skin, surface=surface), top=top)
+    assert sliver[:32] == pytest.approx(SMOOTH[:32], abs=0.02), "a few texels say nothing of all the others"
 
 
 def test_bald_scalps_keep_their_skin_without_its_shine():
@@ -146,31 +194,36 @@ def test_what_is_behind_the_head_is_not_painted_on_it():
     colour = np.where((rows < 30)[..., None], hair, np.float32([0.8, 0.6, 0.5]))
     cap = (rows < 10) & (columns < 40)
     colour = np.where(cap[..., None], sky, colour) + rng.normal(0, 0.02, (SIDE, SIDE, 3))
-    surface = np.where(rows < 10, 0.5, 1.0)
-    background = sky + rng.normal(0, 0.02, (200, 3))
-    found = detail.behind(colour, surface, background)
-    assert found[cap].mean() > 0.98 and found[~cap].mean() < 0.05
-    assert not detail.behind(colour, surface, background[:10]).any(), "too little is seen of the background"
-    wall = hair + rng.normal(0, 0.02, (200, 3))
-    assert not detail.behind(colour, surface, wall).any(), "dark hair before a dark wall"
+    surface = np.where(rows < 10, 0.4, 1.0)
+
+    def noisy(middle, count=200):
+        return middle + rng.normal(0, 0.02, (count, 3))
+
+    def erased(background):
+        found = detail.behind(colour, surface, background)
+        return found[cap].mean(), found[~cap].mean()
+
+    assert erased(noisy(sky))[0] > 0.98 and erased(noisy(sky))[1] < 0.05
+    some = np.concatenate([noisy(sky), noisy(hair, 15)])
+    assert erased(some)[0] > 0.98 and erased(some)[1] < 0.05, "a lock of hair that reaches far"
+    assert erased(noisy(hair)) == (0, 0), "dark hair before a dark wall"
+    assert erased(noisy(sky, 10)) == (1, pytest.approx(240 / (SIDE**2 - 400))), "without background, the very rim"
+    for value in (0.0, 1.0):  # clipped hair before a clipped wall
+        assert not detail.behind(np.full((SIDE, SIDE, 3), value), surface, np.full((100, 3), value)).any()
 
 
-def test_the_background_begins_beside_the_head_at_any_roll():
-    size, marks = 200, np.zeros((68, 2))
+def test_the_background_begins_well_away_from_the_head():
+    size = 200
     y, x = np.mgrid[:size, :size] + 0.5
-    for angle in (0.0, 0.6):
-        across = 30 * np.array([np.cos(angle), np.sin(angle)])
-        marks[36], marks[45] = 100 - across / 2, 100 + across / 2
-        image = np.zeros((size, size, 3))
-        image[np.hypot(x - 100, y - 100) > 30 * 1.45] = (0.0, 0.0, 1.0)
-        found = detail.beside_head(image, np.ones((size, size)), marks)
-        assert 200 < len(found) < 1100 and (found == (0.0, 0.0, 1.0)).all()
-        upright = np.array([across[1], -across[0]]) / 30
-        below = (x - 100) * upright[0] + (y - 100) * upright[1] < -0.3 * 30
-        image[below] = 1.0
-        found = detail.beside_head(image, np.ones((size, size)), marks)
-        assert (found == (0.0, 0.0, 1.0)).all(), "neck and clothes are no background"
-    assert not len(detail.beside_head(image, np.zeros((size, size)), marks))
+    angle = np.linspace(0, 2 * np.pi, 100)
+    outline = np.stack([90 + 30 * np.cos(angle), 110 + 40 * np.sin(angle)], -1)
+    around = np.hypot((x - 90) / 48, (y - 110) / 58) > 1  # 0.23 heights of the head farther
+    image = np.where(around[..., None], np.float32([0, 0, 1]), 0.0)
+    image[111:] = 1.0
+    found = detail.beside_head(image, np.ones((size, size)), outline)
+    assert 200 < len(found) < 1100
+    assert (found == (0.0, 0.0, 1.0)).all(), "neither hair about the head nor neck and clothes"
+    assert not len(detail.beside_head(image, np.zeros((size, size)), outline))
 
 
 def test_scalp_and_forehead_lie_above_the_brows():
