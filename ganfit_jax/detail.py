@@ -252,7 +252,8 @@ def read(
     light, colour = lambert(np.asarray(seen.normals), view.light), np.asarray(seen.colour)
     weight, surface = np.moveaxis(np.asarray(seen.weight), -1, 0)
     head = np.asarray(project(view.camera, vertices, len(image))[:, :2])
-    return Reading(colour, light, weight, surface * ~behind(colour, surface, beside_head(image, inside, head)))
+    upper = np.asarray(unwrap.at_texels(texels, model.faces, model.mean))[..., 1] > 0.0  # above the eyes, and no collar
+    return Reading(colour, light, weight, surface * ~behind(colour, surface * upper, beside_head(image, inside, head)))
 
 
 def beside_head(
