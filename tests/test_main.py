@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image
 
 import ganfit_jax
 from ganfit_jax import __main__ as command
-from ganfit_jax import pipeline
+from ganfit_jax import detail, pipeline, results
 from ganfit_jax.errors import InputError
 
 PHOTO = Path(__file__).resolve().parents[1] / "examples" / "astronaut.png"
@@ -114,6 +116,35 @@ def test_settings_come_from_presets_files_and_flags(tmp_path):
     assert command.parse(["a.jpg", f"--config={file}"])[2].size == 128
     with pytest.raises(InputError, match="both"):
         command.parse(["a.jpg", f"--config={file}", "--preset=fast"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [([], "detail and hair"), (["--nohair"], "detail"), (["--nodetail"], None), (["--nodetail", "--hair"], None)],
+)
+def test_detail_and_hair_are_left_out_on_request(flags, expected, tmp_path, monkeypatch):
+    class Fitted(NamedTuple):
+        photos: list[str]
+        notes: list[str]
+        seconds: dict[str, float]
+        fit: Any = SimpleNamespace(params=None)
+        models: Any = None
+        observations: Any = None
+
+    written = []
+
+    def completed(models, params, photos, observations, hair):
+        return "detail and hair" if hair else "detail"
+
+    def write(result, folder, albedo):
+        written.append(albedo)
+        return {"photos": {}, "ok": True, "seconds": result.seconds}
+
+    monkeypatch.setattr(pipeline, "fit_photos", lambda *_: Fitted(["me.jpg"], ["one face"], {}))
+    monkeypatch.setattr(detail, "with_detail", completed)
+    monkeypatch.setattr(results, "write_results", write)
+    assert command.run(["me.jpg", f"--output={tmp_path / 'out'}", *flags]) == 0
+    assert written == [expected]
 
 
 def test_help_is_short_and_names_the_flags(capsys):

@@ -133,3 +133,8 @@ def test_a_plate_behind_another_is_not_read():
     assert np.asarray(seen.colour)[2:-2, 18:-3] == pytest.approx(np.broadcast_to([0, 1, 0], (28, 11, 3)), abs=1e-3)
     masked = sample(model, texels, model.mean, camera, image, jnp.zeros((SIZE, SIZE)))
     assert not masked.weight.any()
+    left = jnp.asarray(np.arange(SIZE)[None, :] < SIZE // 2, jnp.float32) * jnp.ones((SIZE, 1))
+    both = sample(model, texels, model.mean, camera, image, jnp.stack([left, jnp.ones((SIZE, SIZE))], axis=-1))
+    alone = sample(model, texels, model.mean, camera, image, left)
+    assert np.asarray(both.weight) == pytest.approx(np.stack([alone.weight, seen.weight], -1)), "two masks, two weights"
+    assert 0 < alone.weight.sum() < seen.weight.sum()

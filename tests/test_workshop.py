@@ -10,6 +10,7 @@ from PIL import Image
 
 from ganfit_jax import corpus, morphable, skins, workshop
 from ganfit_jax.camera import project
+from ganfit_jax.config import Config
 from ganfit_jax.landmarks import MOUTH_CORNERS, outer_eye_distance
 from ganfit_jax.types import Camera
 
@@ -56,6 +57,13 @@ def test_small_photos_are_looked_at_again_when_smaller_ones_are_welcome(shop, do
     corpus.write_npz(file, {"dropped": np.asarray("small"), "path": np.asarray("small.png")})
     assert not workshop.is_done(shop, "small")
     file.write_bytes(kept)
+
+
+def test_meshes_obey_landmarks_on_request_alone(shop, tmp_path):
+    usual = workshop.open_shop(shop.root, tmp_path, None, 30.0, SIDE).config
+    assert usual.weights == Config().weights and usual.align == Config().align
+    assert shop.config.weights.landmark == 8 * usual.weights.landmark
+    assert shop.config.weights.expression < usual.weights.expression
 
 
 @pytest.mark.slow
