@@ -8,7 +8,7 @@ drew falsely stays. Hair, which no texture model knows, is the photo's in all fr
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,8 +37,10 @@ CENTRE = 0.97  # how far the middle of the face reaches, in extents of its landm
 HAIRLINE = (30.0, 20.0, 0.7, 10.0)
 """Where the scalp begins: millimetres above the brows, millimetres until it is whole, slope of its plane, and the depth
 z at which these heights hold (the model's frame; that of the outer eye corners)."""
-AWAY = 0.25  # how far from the fitted head, in its heights, the background begins: farther than most hair reaches
-RIM, UNSURE = 0.95, 0.5  # visibility below which texels may show what is behind; below which they do if nobody knows
+BEHIND_SIDE = 256  # side of the window in which the background is looked for, pixels
+RIM, AROUND, EYES, LOCK = 0.16, 0.03, 0.44, 0.006
+"""In heights of the fitted head: how deep what is behind it may reach into its outline; how far outside the background
+is read; how far below the crown the eyes lie; the area of a lock of hair (squared)."""
 NOISE = 0.01  # of colours
 DARK = 0.2  # brightness below which the tint of hair is noise
 GRAZING = 0.15  # visibility from which a photo tells the colour of hair
@@ -132,6 +134,18 @@ def crown(
     hair = np.clip(visible - GRAZING, 0.0, 1.0) ** 2 * scalp * (1.0 - 0.999 * bare[..., 0])
     wide = unwrap.fill(ratio.astype(np.float32), hair.astype(np.float32))
     return ratio + (scalp * (1.0 - known))[..., None] * (wide - ratio), ndimage.gaussian_filter(share, 2.0)
+
+
+def calmed(
+    albedo: Float[np.ndarray, "s s 3"], mask: Float[np.ndarray, "s s"], reach: float = 1 / 40
+) -> Float[np.ndarray, "s s 3"]:
+    """The map smoothed within a mask, by a Gaussian of `reach` times its side that does not look outside of it: few
+    maps showed a neck, and what texture models draw there is noise."""
+    sigma = reach * len(albedo)
+    total = ndimage.gaussian_filter(mask, sigma)[..., None]
+    smooth = ndimage.gaussian_filter(albedo * mask[..., None], (sigma, sigma, 0)) / np.maximum(total, 1e-6)
+    share = (mask * np.clip(3.0 * ndimage.gaussian_filter(mask, sigma / 4) - 1.5, 0.0, 1.0))[..., None]
+    return np.asarray(albedo + share * (smooth - albedo), np.float32)
 
 
 def blended(
@@ -247,49 +261,55 @@ def read(
     image, inside = cut(photo, placement, size * times)
     points = times * landmarks
     skin = clear_skin(skin_weight(image, points, reach=CENTRE), points, centre_mask(points, len(image), CENTRE))
-    masks = jnp.asarray(np.stack([inside * skin * without_glasses(image, points), inside], axis=-1), jnp.float32)
-    seen = _sampled(model, texels, vertices, view.camera, jnp.asarray(image), masks)
-    light, colour = lambert(np.asarray(seen.normals), view.light), np.asarray(seen.colour)
-    weight, surface = np.moveaxis(np.asarray(seen.weight), -1, 0)
     head = np.asarray(project(view.camera, vertices, len(image))[:, :2])
-    upper = np.asarray(unwrap.at_texels(texels, model.faces, model.mean))[..., 1] > 0.0  # above the eyes, and no collar
-    return Reading(colour, light, weight, surface * ~behind(colour, surface * upper, beside_head(image, inside, head)))
-
-
-def beside_head(
-    image: Float[np.ndarray, "h h 3"], inside: Float[np.ndarray, "h h"], head: Float[np.ndarray, "v 2"]
-) -> Float[np.ndarray, "n 3"]:
-    """Up to a thousand colours of the photo around the upper half of the head and well away from it, where hair seldom
-    reaches; none where the photo ends before. `head`: pixels of the fitted head's vertices."""
-    outline = hull(head)
-    low, high = outline[:, 1].min(), outline[:, 1].max()
-    canvas = Image.new("L", image.shape[:2][::-1])
-    ImageDraw.Draw(canvas).polygon([tuple(p) for p in outline], fill=1)
-    away = np.asarray(ndimage.distance_transform_edt(np.asarray(canvas) == 0)) > AWAY * (high - low)
-    rows = np.arange(len(image))[:, None] + 0.5
-    found = image[(inside > 0.99) & away & (rows < 0.5 * (low + high))]
-    return found[:: max(1, len(found) // 500)]
+    masks = np.stack([inside * skin * without_glasses(image, points), inside * ~behind(image, inside, head)], axis=-1)
+    seen = _sampled(model, texels, vertices, view.camera, jnp.asarray(image), jnp.asarray(masks, jnp.float32))
+    light = lambert(np.asarray(seen.normals), view.light)
+    return Reading(np.asarray(seen.colour), light, *np.moveaxis(np.asarray(seen.weight), -1, 0))
 
 
 def behind(
-    colour: Float[np.ndarray, "s s 3"], surface: Float[np.ndarray, "s s"], background: Float[np.ndarray, "n 3"]
-) -> Bool[np.ndarray, "s s"]:
-    """Which texels at the rim of the head show what is behind it, where the fitted head is larger than the person's.
+    image: Float[np.ndarray, "h h 3"], inside: Float[np.ndarray, "h h"], head: Float[np.ndarray, "v 2"]
+) -> Bool[np.ndarray, "h h"]:
+    """Which pixels of the fitted head show what is behind it, where it is larger than the person's.
 
-    Those whose colour is less than half as far from a tenth of the `background`'s as from the head's own, and what
-    hangs together with them and is nearer to the background's too. Where too little is known of the background, those
-    at the very rim.
+    Those whose colour is less than half as far from that of the nearest pixel around the head as from the upper head's
+    own colours, and what hangs together with them and is nearer to the former too; all of it connected with the outline
+    and larger than a lock of hair. `head`: the vertices' pixels; `inside`: 1 where the photo goes on. Where the photo
+    ends at the head nobody knows, and its rim is not believed.
     """
-    sure, asked = colour[surface >= RIM], (surface > 0) & (surface < RIM)
-    if len(background) < 20 or len(sure) < 20:
-        return (surface > 0) & (surface < UNSURE)
-    smooth = ndimage.gaussian_filter(colour, (1.0, 1.0, 0.0))[asked]
-    counts = (sure[:: max(1, len(sure) // 2000)], 3), (background, max(3, len(background) // 10))
-    head, other = (KDTree(known).query(smooth, count)[0][:, -1] for known, count in counts)
-    nearer = np.full(surface.shape, np.inf)
-    nearer[asked] = (other + NOISE) / (head + NOISE)
-    certain = ndimage.median_filter((nearer < 0.5).astype(np.uint8), 5) > 0
-    return ndimage.binary_dilation(ndimage.binary_propagation(certain, mask=nearer < 1.0), iterations=2)
+    side = min(len(image), BEHIND_SIDE)
+
+    def shrunk(plane: np.ndarray) -> np.ndarray:
+        small = Image.fromarray(np.asarray(plane, np.float32)).resize((side, side), Image.Resampling.BOX)
+        return np.asarray(small)
+
+    colours = ndimage.gaussian_filter(np.stack([shrunk(image[..., c]) for c in range(3)], -1), (1.0, 1.0, 0.0))
+    shown, outline = shrunk(inside) > 0.99, hull(head * (side / len(image)))
+    top, height = outline[:, 1].min(), np.ptp(outline[:, 1])
+    canvas = Image.new("L", (side, side))
+    ImageDraw.Draw(canvas).polygon([tuple(p) for p in outline], fill=1)
+    covered = np.asarray(canvas) > 0
+    depth, outwards = (np.asarray(ndimage.distance_transform_edt(x)) / height for x in (covered, ~covered))
+    rows = (np.arange(side)[:, None] + 0.5 - top) / height
+    sure = colours[shown & (depth > RIM) & (rows < EYES)]
+    asked, around = covered & (depth < RIM) & (rows < 0.6), shown & (outwards > AROUND)
+    found = asked & (depth < 0.25 * RIM)
+    if around.any() and len(sure) >= 20:
+        nearest: Any = ndimage.distance_transform_edt(~around, return_indices=True)
+        far, place = nearest
+        asked &= far < (RIM + 3 * AROUND) * height
+        other = np.linalg.norm(colours - colours[tuple(place)], axis=-1)
+        own = np.full_like(other, np.inf)
+        own[asked] = KDTree(sure[:: max(1, len(sure) // 2000)]).query(colours[asked], 3)[0][:, -1]
+        nearer = np.where(asked, (other + NOISE) / (own + NOISE), np.inf)
+        certain = ndimage.median_filter(np.uint8(nearer < 0.5), 3) > 0
+        weak = ndimage.binary_propagation(certain, mask=nearer < 1.0)
+        found = ndimage.binary_propagation(weak & (depth < 2.5 / height), mask=weak)
+        labelled: Any = ndimage.label(found)
+        found &= np.bincount(labelled[0].ravel())[labelled[0]] > LOCK * height**2
+        found = ndimage.binary_dilation(found, iterations=2)
+    return np.asarray(Image.fromarray(np.uint8(found)).resize(image.shape[:2], Image.Resampling.NEAREST)) > 0
 
 
 def lambert(normals: Float[np.ndarray, "s s 3"], light: Light) -> Float[np.ndarray, "s s 3"]:
@@ -348,8 +368,9 @@ def with_detail(
     albedo = texture.decode(models.texture, params.identity.texture)
     while size < albedo.shape[0]:
         size *= 2
-    albedo = np.asarray(jax.image.resize(albedo, (size, size, 3), "cubic"))
     texels = _texel_map(models.shape, size=size)
+    necks = np.asarray(unwrap.at_texels(texels, models.shape.faces, models.shape.regions.neck[:, None]))[..., 0]
+    albedo = calmed(np.asarray(jax.image.resize(albedo, (size, size, 3), "cubic")), necks * np.asarray(texels.used))
     readings = []
     for number, path in enumerate(photos):
         view, seen = jax.tree.map(lambda x, n=number: x[n], (params.views, observations))

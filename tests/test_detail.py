@@ -186,44 +186,57 @@ def test_bald_scalps_keep_their_skin_without_its_shine():
     assert found[16, 32].min() > 0.53 and np.abs(found[2:8, 2:8] - 0.5).max() < 0.01
 
 
-def test_what_is_behind_the_head_is_not_painted_on_it():
-    """Above the head's rim (rows 0 to 9, half visible) lies sky, but for hair on the right; hair and skin below."""
+def test_necks_are_smooth_and_what_is_beside_them_stays():
+    rng, mask = np.random.default_rng(0), np.zeros((SIDE, SIDE), np.float32)
+    mask[40:60] = 1
+    rows = np.arange(SIDE)[:, None, None] * np.ones((1, SIDE, 3))
+    noisy = np.float32(np.where(rows >= 60, 0.9, 0.3 + rows / 200) + rng.normal(0, 0.05, (SIDE, SIDE, 3)))
+    found = detail.calmed(noisy, mask)
+    assert (found[:38] == noisy[:38]).all() and (found[60:] == noisy[60:]).all()
+    inner = found[45:56, 4:-4]
+    assert np.diff(inner, axis=1).std() < 0.2 * np.diff(noisy[45:56], axis=1).std()
+    assert inner == pytest.approx((0.3 + rows / 200)[45:56, 4:-4], abs=0.05), "its tone stays, nothing leaks into it"
+
+
+def portrait(size, above, hair=None):
+    """A head (an ellipse) of skin before a wall, whose upper rim shows `above`; its outline; the mask of that rim."""
     rng = np.random.default_rng(1)
-    rows, columns = np.mgrid[:SIDE, :SIDE]
-    hair, sky = np.float32([0.2, 0.15, 0.1]), np.float32([0.3, 0.5, 0.8])
-    colour = np.where((rows < 30)[..., None], hair, np.float32([0.8, 0.6, 0.5]))
-    cap = (rows < 10) & (columns < 40)
-    colour = np.where(cap[..., None], sky, colour) + rng.normal(0, 0.02, (SIDE, SIDE, 3))
-    surface = np.where(rows < 10, 0.4, 1.0)
-
-    def noisy(middle, count=200):
-        return middle + rng.normal(0, 0.02, (count, 3))
-
-    def erased(background):
-        found = detail.behind(colour, surface, background)
-        return found[cap].mean(), found[~cap].mean()
-
-    assert erased(noisy(sky))[0] > 0.98 and erased(noisy(sky))[1] < 0.05
-    some = np.concatenate([noisy(sky), noisy(hair, 15)])
-    assert erased(some)[0] > 0.98 and erased(some)[1] < 0.05, "a lock of hair that reaches far"
-    assert erased(noisy(hair)) == (0, 0), "dark hair before a dark wall"
-    assert erased(noisy(sky, 10)) == (1, pytest.approx(240 / (SIDE**2 - 400))), "without background, the very rim"
-    for value in (0.0, 1.0):  # clipped hair before a clipped wall
-        assert not detail.behind(np.full((SIDE, SIDE, 3), value), surface, np.full((100, 3), value)).any()
-
-
-def test_the_background_begins_well_away_from_the_head():
-    size = 200
-    y, x = np.mgrid[:size, :size] + 0.5
+    y, x = np.mgrid[:size, :size] / size
     angle = np.linspace(0, 2 * np.pi, 100)
-    outline = np.stack([90 + 30 * np.cos(angle), 110 + 40 * np.sin(angle)], -1)
-    around = np.hypot((x - 90) / 48, (y - 110) / 58) > 1  # 0.23 heights of the head farther
-    image = np.where(around[..., None], np.float32([0, 0, 1]), 0.0)
-    image[111:] = 1.0
-    found = detail.beside_head(image, np.ones((size, size)), outline)
-    assert 200 < len(found) < 1100
-    assert (found == (0.0, 0.0, 1.0)).all(), "neither hair about the head nor neck and clothes"
-    assert not len(detail.beside_head(image, np.zeros((size, size)), outline))
+    outline = size * np.stack([0.5 + 0.2 * np.cos(angle), 0.55 + 0.3 * np.sin(angle)], -1)
+    covered = np.hypot((x - 0.5) / 0.2, (y - 0.55) / 0.3) < 1
+    rim = covered & (np.hypot((x - 0.5) / 0.2, (y - 0.59) / 0.3) >= 1) & (y < 0.5)
+    wall = np.float32([0.3, 0.5, 0.8]) + 0.2 * x[..., None]  # not the same everywhere
+    image = np.where(covered[..., None], np.float32([0.8, 0.6, 0.5]), wall)
+    image = np.where(rim[..., None], wall if above is None else np.float32(above), image)
+    if hair is not None:
+        image = np.where(
+            (np.hypot((x - 0.5) / 0.3, (y - 0.45) / 0.35) < 1)[..., None] & (y < 0.45)[..., None], hair, image
+        )
+    return np.clip(image + rng.normal(0, 0.02, image.shape), 0, 1), outline, rim, covered
+
+
+@pytest.mark.parametrize("size", [256, 512])
+def test_what_is_behind_the_head_is_not_painted_on_it(size):
+    ones = np.ones((size, size))
+    image, outline, rim, covered = portrait(size, None)
+    found = detail.behind(image, ones, outline)
+    assert (
+        found[rim].mean() > 0.95 and found[covered & ~ndimage.binary_dilation(rim, iterations=size // 32)].mean() < 0.01
+    )
+    image, outline, rim, covered = portrait(size, (0.2, 0.15, 0.1))
+    assert detail.behind(image, ones, outline)[covered].mean() < 0.01, "hair is not the wall"
+    image, outline, rim, covered = portrait(size, None, np.float32([0.2, 0.15, 0.1]))
+    assert detail.behind(image, ones, outline)[covered].mean() < 0.01, "nor is hair that stands out from the head"
+    for value in (0.0, 1.0):  # clipped hair before a clipped wall
+        assert not detail.behind(np.full((size, size, 3), value), ones, outline).any()
+
+
+def test_the_rim_is_not_believed_where_the_photo_ends_at_the_head():
+    image, outline, _, covered = portrait(256, (0.2, 0.15, 0.1))
+    found = detail.behind(image, np.float32(covered), outline)
+    assert 0.02 < found[covered].mean() < 0.3 and not found[120:].any(1)[80:].any()
+    assert not found[int(0.55 * 256), int(0.4 * 256) : int(0.6 * 256)].any(), "but its middle is"
 
 
 def test_scalp_and_forehead_lie_above_the_brows():
