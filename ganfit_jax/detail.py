@@ -43,7 +43,7 @@ RIM, AROUND, EYES, LOCK = 0.16, 0.03, 0.44, 0.006
 is read; how far below the crown the eyes lie; the area of a lock of hair (squared)."""
 NOISE = 0.01  # of colours
 DARK = 0.2  # brightness below which the tint of hair is noise
-GRAZING = 0.15  # visibility from which a photo tells the colour of hair
+GRAZING = 0.04  # visibility from which a photo tells the colour of hair
 ENOUGH = 0.03  # share of the scalp that photos must show
 EDGE = (0.04, 0.14)  # distance from hair and background at which skin begins to count and counts wholly
 SURE = (0.4, 0.9)  # visibility at which detail begins and is whole
