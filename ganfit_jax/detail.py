@@ -14,14 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageFilter
 from scipy import ndimage
 from scipy.spatial import KDTree
 
 from ganfit_jax import morphable, texture, unwrap
 from ganfit_jax.camera import project
 from ganfit_jax.observe import cut
-from ganfit_jax.occluders import centre_mask, glasses_score, hull, skin_weight
+from ganfit_jax.occluders import centre_mask, filled, glasses_score, hull, skin_weight
 from ganfit_jax.photo import read_photo
 from ganfit_jax.pyramid import collapse, gaussian, laplacian
 from ganfit_jax.types import Light, Models, Observation, Params, ShapeModel, View
@@ -215,8 +215,7 @@ def darkest(model: ShapeModel, texels: unwrap.TexelMap, parts: Float[np.ndarray,
         distance = np.linalg.norm(points[:, :, None] - places[None, None], axis=-1).min(-1)
         rise = np.clip((distance - begin) / (end - begin), 0.0, 1.0)
         bound = np.minimum(bound, least + (DARKER - least) * rise)
-    above = np.clip((points[..., 1] - marks[17:27, 1].max() - 6.0) / 6.0, 0.0, 1.0)
-    bound = np.minimum(bound, DARKER + (FOREHEAD - DARKER) * above)
+    bound = np.minimum(bound, DARKER + (FOREHEAD - DARKER) * above_brows(model, points)[1])
     return np.where(parts[0] > 0.5, bound, DARKER)
 
 
@@ -230,11 +229,18 @@ def top_of(
     """
     points = np.asarray(unwrap.at_texels(texels, model.faces, model.mean))
     ears = np.asarray(unwrap.at_texels(texels, model.faces, model.regions.ears[:, None]))[..., 0]
-    brows = float(morphable.landmarks(model, model.mean, jnp.zeros(3))[17:27, 1].max())
-    height = points[..., 1] - brows
+    height, forehead = above_brows(model, points)
     used = np.asarray(texels.used) * (1.0 - np.clip(ears, 0.0, 1.0)) * (1.0 - parts[1] - parts[2])
     scalp = np.clip((height - HAIRLINE[2] * (points[..., 2] - HAIRLINE[3]) - HAIRLINE[0]) / HAIRLINE[1], 0.0, 1.0)
-    return used * scalp, used * np.clip((height - 6.0) / 6.0, 0.0, 1.0)
+    return used * scalp, used * forehead
+
+
+def above_brows(
+    model: ShapeModel, points: Float[np.ndarray, "s s 3"]
+) -> tuple[Float[np.ndarray, "s s"], Float[np.ndarray, "s s"]]:
+    """How far points of the mean face lie above its brows, in millimetres, and a mask of what does, in [0, 1]."""
+    height = points[..., 1] - np.asarray(morphable.landmarks(model, model.mean, jnp.zeros(3)))[17:27, 1].max()
+    return height, np.clip((height - 6.0) / 6.0, 0.0, 1.0)
 
 
 _sampled = jax.jit(unwrap.sample)
@@ -287,9 +293,7 @@ def behind(
     colours = ndimage.gaussian_filter(np.stack([shrunk(image[..., c]) for c in range(3)], -1), (1.0, 1.0, 0.0))
     shown, outline = shrunk(inside) > 0.99, hull(head * (side / len(image)))
     top, height = outline[:, 1].min(), np.ptp(outline[:, 1])
-    canvas = Image.new("L", (side, side))
-    ImageDraw.Draw(canvas).polygon([tuple(p) for p in outline], fill=1)
-    covered = np.asarray(canvas) > 0
+    covered = np.asarray(filled(outline, side)) > 0
     depth, outwards = (np.asarray(ndimage.distance_transform_edt(x)) / height for x in (covered, ~covered))
     rows = (np.arange(side)[:, None] + 0.5 - top) / height
     sure = colours[shown & (depth > RIM) & (rows < EYES)]
@@ -347,9 +351,7 @@ def without_glasses(
     down = np.array([-across[1], across[0]])
     rims = [(left if x < 0 else right) + 0.55 * (x * across + y * down) for x in (-1, 1) for y in (-0.3, 0, 1)]
     outline = hull(np.concatenate([landmarks[17:27], np.stack(rims)]))
-    canvas = Image.new("L", (size, size))
-    ImageDraw.Draw(canvas).polygon([tuple(p) for p in outline], fill=255)
-    return 1.0 - np.asarray(canvas.filter(ImageFilter.GaussianBlur(size / 100)), np.float32) / 255.0
+    return 1.0 - np.asarray(filled(outline, size).filter(ImageFilter.GaussianBlur(size / 100)), np.float32) / 255.0
 
 
 def with_detail(

@@ -23,10 +23,16 @@ def centre_mask(landmarks: Float[np.ndarray, "68 2"], size: int, reach: float = 
     inner, chin = landmarks[17:], landmarks[5:12]
     middle = inner.mean(0)
     outline = np.concatenate([middle + reach * (inner - middle), middle + 0.9 * (chin - middle)])
-    canvas = Image.new("L", (size, size))
-    ImageDraw.Draw(canvas).polygon([tuple(p) for p in hull(outline)], fill=255)
     blur = 0.05 * float(np.linalg.norm(landmarks[36] - landmarks[45]))
-    return np.asarray(canvas.filter(ImageFilter.GaussianBlur(blur)), np.float32) / 255.0
+    canvas = filled(hull(outline), size).filter(ImageFilter.GaussianBlur(blur))
+    return np.asarray(canvas, np.float32) / 255.0
+
+
+def filled(outline: Float[np.ndarray, "n 2"], size: int) -> Image.Image:
+    """A grey image of side `size`, 255 inside of a polygon (pixels, in order), 0 outside."""
+    canvas = Image.new("L", (size, size))
+    ImageDraw.Draw(canvas).polygon([tuple(p) for p in outline], fill=255)
+    return canvas
 
 
 def hull(points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "m 2"]:
